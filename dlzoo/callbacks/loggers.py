@@ -1,0 +1,174 @@
+"""Where numbers go besides the screen: metrics.csv, TensorBoard, Weights & Biases."""
+
+import csv
+import importlib.util
+import logging
+import netrc
+import os
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from dlzoo.errors import ConfigError
+
+log = logging.getLogger("dlzoo")
+
+
+class CSVLogger(Logger):
+    """metrics.csv: a row for each step at which something was logged, a column for each metric.
+
+    A run that goes on from a checkpoint keeps the rows before it and writes those after it anew. (Lightning's own logger deletes
+    the file.)
+
+    Args:
+        run_dir: the directory of the file.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+        self.start = time.monotonic()
+        self.rows: list[dict[str, Any]] | None = None  # all rows; None until the first number comes
+        self.written = 0  # rows of the file that are final
+        self.columns = ["step", "epoch", "seconds"]
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        step = int(step or 0)
+        if self.rows is None:
+            self._read(before=step)
+        if self.rows and self.rows[-1]["step"] == step:
+            row = self.rows[-1]
+        else:
+            self.save()
+            row = {"step": step}
+            self.rows.append(row)
+        row.update({key: f"{value:.7g}" if isinstance(value, float) else value for key, value in metrics.items()})
+        row["seconds"] = f"{time.monotonic() - self.start:.2f}"
+        if any(key not in self.columns for key in row):
+            self.columns += [key for key in row if key not in self.columns]
+            self.written = 0  # a new column: the file is written again
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes what is not in the file yet. The row of the newest step may still grow: it is written again if it does."""
+        if not self.rows:
+            return
+        with self.path.open("r+" if self.written else "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns)
+            if not self.written:
+                writer.writeheader()
+                self.offset = file.tell()
+            file.seek(self.offset)
+            file.truncate()
+            writer.writerows(self.rows[self.written : -1])
+            self.offset = file.tell()
+            writer.writerow(self.rows[-1])
+        self.written = len(self.rows) - 1
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    def _read(self, before: int) -> None:
+        self.rows = []
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self.columns = list(reader.fieldnames or self.columns)
+                self.rows = [{**row, "step": int(row["step"])} for row in reader if int(row["step"]) < before]
+            if self.rows:
+                self.start -= float(self.rows[-1]["seconds"] or 0)
+
+
+def tensorboard(run_dir: str) -> Logger:
+    """TensorBoard files in the run directory.
+
+    Args:
+        run_dir: they lie in its folder tensorboard/.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    _require("tensorboard")
+    return TensorBoardLogger(save_dir=run_dir, name="", version="tensorboard", default_hp_metric=False)
+
+
+def wandb(run_dir: str, project: str, name: str, tags: list[str], timeout: float = 10.0) -> Logger:
+    """Weights & Biases, which never asks and never blocks: without an account or an answer the run is kept offline.
+
+    Args:
+        run_dir: the files lie in its folder wandb/.
+        project: project on the server.
+        name: name of the run.
+        tags: tags of the run.
+        timeout: seconds to wait for the server.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    _require("wandb")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")
+    import wandb as client
+    from lightning.pytorch.loggers import WandbLogger
+
+    def start(offline: bool) -> Logger:
+        logger = WandbLogger(
+            name=name,
+            project=project,
+            save_dir=run_dir,
+            offline=offline,
+            tags=list(tags),
+            settings=client.Settings(init_timeout=timeout),
+        )
+        if rank_zero_only.rank == 0:
+            _ = logger.experiment  # connects now, so that a failure is met here
+        return logger
+
+    if os.environ.get("WANDB_MODE") == "offline" or not _has_account():
+        log.info("wandb: no account here, so the run is kept offline; later: wandb sync %s/wandb/offline-run-*", run_dir)
+        return start(offline=True)
+    try:
+        return start(offline=False)
+    except (client.Error, OSError) as error:
+        log.warning(
+            "wandb: no answer (%s), so the run is kept offline; later: wandb sync %s/wandb/offline-run-*", error, run_dir
+        )
+        client.teardown()
+        return start(offline=True)
+
+
+def _has_account() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return netrc.netrc(path).authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _require(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"logger={package} needs a package that is not installed",
+            where=f"logger={package}",
+            fix=f'pip install "dlzoo[{package}]"',
+        )

@@ -1,0 +1,199 @@
+"""The run report: the numbers and pictures that a run leaves behind, refreshed at every validation."""
+
+import heapq
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from dlzoo.errors import NumericalError
+from dlzoo.plots import figure
+from dlzoo.plots.confusion import confusion
+from dlzoo.plots.curves import curves
+from dlzoo.plots.history import read_metrics
+from dlzoo.plots.images import image_grid
+
+
+class RunReport(L.Callback):
+    """Logs the training loss, the rate and the speed every few steps; draws samples, curves, confusion and mistakes.
+
+    The loss is added up on its device and read only when it is logged, so that no step waits for a number.
+
+    Args:
+        run_dir: where the pictures go.
+        title: over the pictures.
+        mistakes: how many of the worst mistakes to show.
+    """
+
+    def __init__(self, run_dir: str, title: str, mistakes: int = 32) -> None:
+        self.dir, self.title, self.mistakes = Path(run_dir), title, mistakes
+        self.seconds = 0.0  # of training, without validation
+        self.samples = 0  # seen in training, over all devices
+        self._since: float | None = None
+        self._clear()
+
+    @property
+    def samples_per_second(self) -> float:
+        """Mean speed of the training so far."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        self._stop_clock()
+        self._start_clock()
+        return {"seconds": self.seconds, "samples": self.samples}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds, self.samples = state["seconds"], state["samples"]
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._first = True
+        self._start_clock()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._start_clock()
+
+    def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._first:
+            self._first = False
+            if trainer.is_global_zero:
+                self._draw_samples(trainer, batch)
+
+    def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        loss = outputs["loss"]
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._batches += 1
+        self.samples += len(batch[-1]) * trainer.world_size
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+            self._log_training(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._stop_clock()
+        self._clear_evaluation()
+
+    def on_validation_batch_end(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+        self._watch(outputs, batch)
+
+    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._draw(trainer, "validation")
+
+    def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._stop_clock()
+        if trainer.is_global_zero:
+            self._draw_curves(trainer)
+
+    def on_test_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._clear_evaluation()
+
+    def on_test_batch_end(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+        self._watch(outputs, batch)
+
+    def on_test_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._draw(trainer, "test")
+
+    # --- numbers
+
+    def _clear(self) -> None:
+        self._loss: Tensor | None = None
+        self._batches = 0
+        self._clear_evaluation()
+
+    def _clear_evaluation(self) -> None:
+        self._matrix: Tensor | None = None
+        self._worst: list[tuple[float, int, Tensor, int, Tensor]] = []  # a heap: the least bad on top
+
+    def _start_clock(self) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def _stop_clock(self) -> None:
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def _log_training(self, trainer: L.Trainer) -> None:
+        loss = self._loss.item() / self._batches
+        step = trainer.global_step
+        if loss != loss or abs(loss) == float("inf"):
+            raise NumericalError(
+                f"the training loss is {loss}",
+                where=f"step {step}, epoch {trainer.current_epoch}",
+                safe="the checkpoints written before it",
+                fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or trainer.precision=32",
+            )
+        self._loss, self._batches = None, 0
+        self._stop_clock()
+        self._start_clock()
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        numbers = {
+            "train/loss": loss,
+            "lr": rate,
+            "samples_per_second": self.samples_per_second,
+            "epoch": trainer.current_epoch,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=step)
+
+    # --- pictures
+
+    def _watch(self, outputs: dict[str, Tensor], batch: tuple[Tensor, Tensor]) -> None:
+        """Adds a batch to the confusion matrix and keeps its worst mistakes."""
+        (images, labels), logits = batch, outputs["logits"]
+        classes = logits.shape[1]
+        predicted = logits.argmax(1)
+        counts = torch.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+        self._matrix = counts if self._matrix is None else self._matrix + counts
+        if images.ndim != 4:
+            return  # not pictures: nothing to show
+        losses = outputs["losses"].masked_fill(predicted == labels, -1.0)
+        for index in losses.topk(min(self.mistakes, len(losses))).indices.tolist():
+            loss = losses[index].item()
+            full = len(self._worst) == self.mistakes
+            if loss < 0 or (full and loss <= self._worst[0][0]):
+                break
+            # the count breaks ties, so that tensors are never compared
+            entry = (loss, len(self._worst) + id(images), images[index].cpu(), labels[index].item(), logits[index].cpu())
+            heapq.heapreplace(self._worst, entry) if full else heapq.heappush(self._worst, entry)
+
+    def _draw(self, trainer: L.Trainer, split: str) -> None:
+        matrix = self._matrix
+        if matrix is not None:
+            matrix = trainer.strategy.reduce(matrix, reduce_op="sum")  # every rank takes part
+        if not trainer.is_global_zero:
+            return
+        self._draw_curves(trainer)
+        if matrix is None:
+            return
+        classes = trainer.datamodule.classes
+        correct = matrix.diagonal().sum().item() / max(matrix.sum().item(), 1)
+        heading = f"{self.title}, {split}: {correct:.2%} of {matrix.sum().item():,} right"
+        figure.save(confusion(matrix.cpu(), classes, heading), self.dir / "confusion.png")
+        worst = sorted(self._worst, key=lambda entry: -entry[0])
+        if worst:
+            images = trainer.datamodule.preprocess.denormalize(torch.stack([entry[2] for entry in worst]))
+            captions = [_caption(entry[3], entry[4], classes) for entry in worst]
+            figure.save(image_grid(images, captions, f"{self.title}, {split}: the worst mistakes"), self.dir / "mistakes.png")
+
+    def _draw_curves(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        figure.save(curves(read_metrics(self.dir / "metrics.csv"), self.title), self.dir / "curves.png")
+
+    def _draw_samples(self, trainer: L.Trainer, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        if images.ndim != 4:
+            return
+        shown = trainer.datamodule.preprocess.denormalize(images[:40].detach().float().cpu())
+        captions = [trainer.datamodule.classes[label] for label in labels[:40].tolist()]
+        figure.save(
+            image_grid(shown, captions, f"{self.title}: the first batch as the network sees it"), self.dir / "samples.png"
+        )
+
+
+def _caption(label: int, logits: Tensor, classes: tuple[str, ...]) -> str:
+    probabilities = logits.softmax(0)
+    top = int(probabilities.argmax())
+    return f"{classes[top]} {probabilities[top]:.2f}\nis {classes[label]}"

@@ -1,0 +1,313 @@
+"""The command line: dlzoo train|evaluate|predict|export|resume|list|doctor.
+
+Each verb imports what it needs and no more, so that help, lists and mistakes answer at once.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlzoo import __version__
+from dlzoo.errors import ConfigError, DlzooError, OutOfMemoryError, StorageError
+
+if TYPE_CHECKING:
+    from dlzoo.rundir import Run
+
+VERBS = {
+    "train": "train a model: dlzoo train experiment=cifar10_resnet trainer.max_epochs=6",
+    "resume": "go on with a run: dlzoo resume RUN [key=value ...]",
+    "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
+    "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
+    "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
+    "list": "what there is: dlzoo list models|experiments|data|runs|... [PATTERN]",
+    "doctor": "what this machine has: a block to paste into an issue",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb and returns the exit code; a user's mistake is a few lines, never a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except DlzooError as error:
+        return _fail(error, error.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the last checkpoint is in the run directory: dlzoo list runs", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of a pipe has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 2
+    except Exception as error:
+        known = _in_our_words(error)
+        if known is not None:
+            return _fail(known, known.exit_code, error)
+        return _fail(
+            DlzooError(
+                f"{type(error).__name__}: {str(error).strip()[:600]}",
+                where=_place(error),
+                fix="DLZOO_DEBUG=1 shows the whole traceback; train.log in the run directory has it too",
+            ),
+            1,
+            error,
+        )
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print("dlzoo: a PyTorch model zoo, training framework and course\n")
+        print("\n".join(f"  dlzoo {verb:9} {text}" for verb, text in VERBS.items()))
+        print("\n`dlzoo VERB --help` says more of one.")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        from dlzoo.errors import suggest
+
+        raise ConfigError(f"there is no verb {verb!r}", where=f"dlzoo {verb}", fix=suggest(verb, VERBS) or "dlzoo --help")
+    globals()[f"_{verb}"](rest)
+    return 0
+
+
+def _train(arguments: list[str]) -> None:
+    from dlzoo import run
+
+    finished = run.main(arguments)
+    if finished is not None:
+        _panel(finished)
+
+
+def _resume(arguments: list[str]) -> None:
+    from dlzoo import run, rundir
+
+    args = _parse(_parser("resume", run="the run's directory"), arguments)
+    _panel(run.resume(rundir.find(args.run), args.overrides))
+
+
+def _evaluate(arguments: list[str]) -> None:
+    from dlzoo import rundir, verbs
+
+    parser = _parser("evaluate", run="the run's directory, or a checkpoint in it")
+    parser.add_argument("--last", action="store_true", help="the last weights, not the best")
+    parser.add_argument("--json", action="store_true", help="JSON on the screen")
+    args = _parse(parser, arguments)
+    metrics = verbs.evaluate(args.run, "last" if args.last else "best", args.overrides)
+    if args.json:
+        print(json.dumps(metrics, indent=2))
+        return
+    edition = rundir.find(args.run).summary["edition"]
+    _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in sorted(metrics.items())])
+    if edition:
+        print(f"data: {edition}")
+
+
+def _predict(arguments: list[str]) -> None:
+    from dlzoo import verbs
+
+    parser = _parser("predict", run="the run's directory, or a checkpoint in it", source="a picture, or a folder of pictures")
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="labels for each picture (3)")
+    parser.add_argument("--last", action="store_true", help="the last weights, not the best")
+    parser.add_argument("--json", action="store_true", help="JSON on the screen, for other programs")
+    args = _parse(parser, arguments)
+    if args.top < 1:
+        raise ConfigError(f"--top must be at least 1, got {args.top}", where="--top")
+    found = verbs.predict(args.run, args.source, args.top, "last" if args.last else "best")
+    if args.json:
+        print(json.dumps([vars(prediction) for prediction in found], indent=2, ensure_ascii=False))
+        return
+    rows = [
+        [p.file, "  ".join(f"{label} {probability:.1%}" for label, probability in zip(p.labels, p.probabilities, strict=True))]
+        for p in found
+    ]
+    _table(["file", "labels"], rows)
+
+
+def _export(arguments: list[str]) -> None:
+    from dlzoo import verbs
+
+    parser = _parser("export", run="the run's directory, or a checkpoint in it")
+    parser.add_argument("--last", action="store_true", help="the last weights, not the best")
+    args = _parse(parser, arguments)
+    path, report = verbs.export(args.run, "last" if args.last else "best", args.overrides)
+    rows = [[str(b["batch_size"]), f"{b['max_abs']:.2e}", f"{b['max_rel']:.2e}", f"{b['top1']:.2%}"] for b in report["batches"]]
+    _table(["pictures", "largest difference", "relative", "same label"], rows)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), compared with torch on {report['pictures']}")
+
+
+def _list(arguments: list[str]) -> None:
+    from dlzoo import rundir, zoo
+
+    groups = {
+        "models": "model",
+        "experiments": "experiment",
+        "data": "data",
+        "optimizers": "optimizer",
+        "schedulers": "scheduler",
+    }
+    groups |= {"trainers": "trainer", "loggers": "logger", "debug": "debug"}
+    parser = argparse.ArgumentParser(prog="dlzoo list", description=VERBS["list"])
+    parser.add_argument("what", nargs="?", default="models", choices=[*groups, "runs"])
+    parser.add_argument("pattern", nargs="?", default="*", help='such as "*resnet*"')
+    parser.add_argument("--dir", default="runs", help="the folder of the runs (runs)")
+    parser.add_argument("--config-dir", help="a folder of your own configs")
+    args = parser.parse_args(arguments)
+    if args.what == "runs":
+        rows = []
+        for found in rundir.runs(Path(args.dir)):
+            try:
+                summary = found.summary
+            except (OSError, ValueError):
+                summary = {"status": "?"}
+            metrics = summary.get("metrics", {})
+            shown = next(
+                (f"{name} {metrics[name]:.4f}" for name in ("test/acc", "val/acc", "test/loss") if name in metrics), ""
+            )
+            rows.append([str(found.dir), str(summary.get("status")), shown])
+        _table(["run", "status", "result"], rows)
+        return
+    group = groups[args.what]
+    rows = []
+    for name in zoo.list_configs(group, args.pattern, args.config_dir):
+        path = next(p for folder in zoo.config_dirs(args.config_dir) if (p := folder / group / f"{name}.yaml").is_file())
+        rows.append([name, zoo.leading_comment(path.read_text(encoding="utf-8")).split("   ")[0]])
+    _table([args.what, ""], rows)
+
+
+def _doctor(arguments: list[str]) -> None:
+    argparse.ArgumentParser(prog="dlzoo doctor", description=VERBS["doctor"]).parse_args(arguments)
+    import shutil
+
+    import torch
+
+    from dlzoo import rundir, zoo
+
+    facts: dict[str, Any] = rundir.environment()
+    packages = facts.pop("packages")
+    rows = [[key, str(value)] for key, value in facts.items()] + [[name, str(version)] for name, version in packages.items()]
+    rows.append(["free disk here", f"{shutil.disk_usage('.').free / 1e9:.0f} GB"])
+    rows.append(["data", os.environ.get("DLZOO_DATA", "./data")])
+    rows.append(["cache", str(zoo.cache_dir())])
+    rows.append(["native bf16", _native_bf16(torch)])
+    _table(["", ""], rows)
+
+
+def _native_bf16(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return "yes" if torch.cuda.get_device_capability() >= (8, 0) else "no (use trainer.precision=16-mixed)"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "unknown"
+    return "yes" if "amx_bf16" in flags or "avx512_bf16" in flags else "no (trainer=cpu will be faster than cpu_fast)"
+
+
+# --- the screen
+
+
+def _panel(run: "Run") -> None:
+    """The last thing on the screen: the result, and the commands that go on from it, ready to copy."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from dlzoo.rundir import dlzoo_command
+
+    if int(os.environ.get("LOCAL_RANK", "0") or 0):  # a process that Lightning started speaks through the first
+        return
+    summary, config, me = run.summary, run.config, dlzoo_command()
+    metrics = summary["metrics"]
+    shown = [name for name in ("test/acc", "test/acc_top5", "test/loss", "val/acc", "val/loss") if name in metrics]
+    lines = ["  ".join(f"{name} {metrics[name]:.4f}" for name in shown) or "no metrics"]
+    seconds, speed = summary["training_seconds"], summary["samples_per_second"]
+    if seconds:
+        lines.append(
+            f"{seconds:.1f} s of training, {speed:,.0f} samples/s, {summary['epochs']} epochs, {summary['steps']:,} steps"
+        )
+    if summary["edition"]:
+        lines.append(f"data: {summary['edition']}")
+    example = run.dir / "example.png"
+    picture = example if example.is_file() else "PICTURE"
+    lines += [
+        "",
+        f"resume    {me} resume {run.dir} trainer.max_epochs={2 * max(config['trainer']['max_epochs'] or 1, 1)}",
+        f"evaluate  {me} evaluate {run.dir}",
+        f"predict   {me} predict {run.dir} {picture}",
+        f"export    {me} export {run.dir}",
+    ]
+    console = Console(highlight=False)
+    if console.is_terminal:
+        text = Text("\n".join(lines), no_wrap=True, overflow="ignore")
+        # a box no narrower than its commands: a wrapped command can not be copied
+        console.print(
+            Panel(text, title=str(run.dir), expand=False), width=max(console.width, max(map(len, lines)) + 4), crop=False
+        )
+    else:
+        print("\n".join([f"-- {run.dir}", *lines]), flush=True)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> None:
+    """Columns that line up; plain text, so that it can be piped and searched."""
+    if not rows:
+        print("nothing")
+        return
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in ([header] if any(header) else []) + rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _parser(verb: str, **positionals: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"dlzoo {verb}", description=VERBS[verb], allow_abbrev=False)
+    for name, text in positionals.items():
+        parser.add_argument(name, help=text)
+    parser.add_argument("overrides", nargs="*", help="config values to change: key=value")
+    return parser
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    args = parser.parse_intermixed_args(arguments)
+    for override in args.overrides:
+        if "=" not in override:
+            raise ConfigError(f"{override!r} is not key=value", where=parser.prog, fix=f"{parser.prog} --help")
+    return args
+
+
+def _fail(error: DlzooError, code: int, cause: BaseException | None = None) -> int:
+    if os.environ.get("DLZOO_DEBUG"):
+        traceback.print_exception(cause or error)
+    lines = str(error).splitlines()
+    print("\n".join(["error: " + lines[0], *lines[1:12]]), file=sys.stderr)
+    return code
+
+
+def _in_our_words(error: Exception) -> DlzooError | None:
+    """An error of another library that a user can put right."""
+    text = f"{type(error).__name__}: {error}"
+    if (
+        "OutOfMemory" in text
+        or isinstance(error, MemoryError)
+        or "can't allocate memory" in text
+        or "not enough memory" in text
+    ):
+        return OutOfMemoryError(
+            "out of memory",
+            where=text.splitlines()[0][:200],
+            safe="the checkpoints written so far",
+            fix="data.batch_size=HALF trainer.accumulate_grad_batches=2, trainer.precision=bf16-mixed, or a smaller model",
+        )
+    if isinstance(error, OSError) and error.errno in (28, 122, 27, 30, 13):  # full, quota, too large, read-only, forbidden
+        return StorageError(f"can not write: {error.strerror}", where=str(error.filename), fix="run_dir=PATH on another disk")
+    return None
+
+
+def _place(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
+    return f"{Path(frame.filename).name} line {frame.lineno}" if frame else ""

@@ -1,0 +1,1 @@
+"""Plain-torch pieces that turn files into batches."""

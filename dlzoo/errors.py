@@ -1,0 +1,101 @@
+"""The mistakes a user can make, each with its exit code and one form of words.
+
+A message says what happened, where, what is safe, and what to type instead; it needs no traceback. The exit codes are part of
+the interface (scripts and SLURM jobs test them):
+
+====  =========================================================  =====================
+code  meaning                                                    class
+====  =========================================================  =====================
+0     done
+1     a defect of dlzoo, or a sweep with failed trials
+2     the config or the command line                             ConfigError
+3     data: missing, corrupt, or not to be downloaded            DataError
+4     numbers: a loss that is not finite, an export that differs NumericalError
+5     memory                                                     OutOfMemoryError
+6     no usable checkpoint                                       CheckpointError
+7     storage: full, read-only                                   StorageError
+8     the run directory is in use                                RunInUseError
+9     refused as unsafe                                          UnsafeError
+130   Ctrl-C
+143   SIGTERM
+====  =========================================================  =====================
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DlzooError(Exception):
+    """Something a user can put right.
+
+    Args:
+        what: one sentence that says what is wrong.
+        where: the config key with its file and line, the override, the data file or the step.
+        safe: what is not lost, where that is in question.
+        fix: what to type or do instead; the line can be copied where it is a command.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", safe: str = "", fix: str = "") -> None:
+        self.what, self.where, self.safe, self.fix = what, where, safe, fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        labelled = (("where", self.where), ("safe", self.safe), ("try", self.fix))
+        return "\n".join([self.what, *(f"  {label + ':':6} {text}" for label, text in labelled if text)])
+
+
+class ConfigError(DlzooError):
+    """The config or the command line: an unknown name, a wrong type, a value out of range, a package that is not installed."""
+
+    exit_code = 2
+
+
+class DataError(DlzooError):
+    """Data that is missing, corrupt, or could not be downloaded."""
+
+    exit_code = 3
+
+
+class NumericalError(DlzooError):
+    """A loss that is not finite, or an exported model that does not compute what the trained one does."""
+
+    exit_code = 4
+
+
+class OutOfMemoryError(DlzooError):
+    """The device or the machine has too little memory."""
+
+    exit_code = 5
+
+
+class CheckpointError(DlzooError):
+    """A checkpoint that is missing, damaged, or of another model."""
+
+    exit_code = 6
+
+
+class StorageError(DlzooError):
+    """A full disk, or a directory that cannot be written."""
+
+    exit_code = 7
+
+
+class RunInUseError(DlzooError):
+    """The run directory belongs to another run."""
+
+    exit_code = 8
+
+
+class UnsafeError(DlzooError):
+    """Something that could run code or write outside its folder."""
+
+    exit_code = 9
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The known names nearest to `name`, as words for a message: "did you mean 'lr'?", or "" where none is near."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(lowered[match]) for match in near)}?" if near else ""

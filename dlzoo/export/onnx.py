@@ -1,0 +1,173 @@
+"""A trained network -> one ONNX file that takes any batch size.
+
+The file stands alone: weights inside, classes and preprocessing in its metadata, and nothing of the machine that wrote it. The same
+network gives the same bytes.
+"""
+
+import importlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from dlzoo.errors import ConfigError, StorageError
+from dlzoo.export.inference import inference
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto, GraphProto, ModelProto
+
+__all__ = ["export_onnx", "require"]
+
+SINGLE_FILE_LIMIT = 2**31  # bytes; a protobuf message cannot be longer
+
+
+def export_onnx(
+    net: nn.Module,
+    example: Tensor,
+    path: Path,
+    *,
+    metadata: Mapping[str, Any],
+    input_name: str = "images",
+    output_name: str = "logits",
+) -> None:
+    """Writes `net`, as it computes in evaluation mode, to `path`; `net` itself comes back unchanged.
+
+    Args:
+        net: one tensor in, one tensor out; its first dimension is the batch.
+        example: an input of the shape and dtype the file shall take; only the batch size stays free.
+        path: the file, written in one go. Check it (verify_onnx) before it takes the name that people look for.
+        metadata: what a user of the file needs, by name. A string is stored as it is, any other value as JSON.
+        input_name: name of the input in the file.
+        output_name: name of the output in the file.
+
+    Shape:
+        example: (1, ...), for images (1, C, H, W).
+
+    Raises:
+        ConfigError: a package is missing, or the network cannot be written as a graph or in a single file.
+        StorageError: `path` cannot be written.
+        ValueError: a value of `metadata` is not JSON.
+    """
+    texts = {name: _text(name, value) for name, value in metadata.items()}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*net.parameters(), *net.buffers()))
+    if size >= SINGLE_FILE_LIMIT:
+        raise ConfigError(
+            f"this network has {size / 2**30:.1f} GiB of weights; a single ONNX file holds less than 2 GiB",
+            fix="export it in half precision, or take a smaller model",
+        )
+    with _quiet():
+        onnx, _ = require("onnx", "onnxscript")
+        model = _trace(net, example, input_name, output_name)
+        _strip(model)
+        for name, text in texts.items():
+            model.metadata_props.add(key=name, value=text)
+        content = model.SerializeToString(deterministic=True)
+        onnx.checker.check_model(content, full_check=True)
+    try:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise StorageError(f"the ONNX file cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def require(*packages: str) -> list[ModuleType]:
+    """The packages by name, imported; they are an extra of dlzoo, so a missing one is told to the user."""
+    try:
+        return [importlib.import_module(name) for name in packages]
+    except ImportError as error:
+        raise ConfigError(
+            f"the export to ONNX needs {' and '.join(packages)} ({error})", fix="pip install 'dlzoo[onnx]'"
+        ) from error
+
+
+def _trace(net: nn.Module, example: Tensor, input_name: str, output_name: str) -> "ModelProto":
+    """The graph of `net`, as torch's exporter makes it."""
+    name = type(net).__name__
+    device = next((parameter.device for parameter in net.parameters()), example.device)
+    # Two samples: the tracer takes a size of one for a constant.
+    pair = torch.cat([example.detach()[:1].to(device)] * 2)
+    with inference(net):
+        output = net(pair)
+        if not isinstance(output, Tensor):
+            raise ConfigError(f"{name} returns {type(output).__name__}; only a network that returns one tensor is exported")
+        try:
+            program = torch.onnx.export(
+                net,
+                (pair,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=[input_name],
+                output_names=[output_name],
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ConfigError(
+                f"{name} cannot be exported to ONNX: {_reason(error)}",
+                fix="forward may not branch on the values of tensors",
+            ) from error
+    model = program.model_proto
+    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:  # the exporter fixes the size in silence
+        raise ConfigError(
+            f"{name} cannot be exported to ONNX: its forward works for a single batch size",
+            fix="take the batch size from x.shape[0], with no number or buffer of that size in the model",
+        )
+    return model
+
+
+def _strip(model: "ModelProto") -> None:
+    """Drops what the exporter leaves in the file: source lines with the paths of this machine, and shapes within the graph.
+
+    Those shapes are stale for recurrent layers, and every reader infers them anyway.
+    """
+    del model.metadata_props[:]
+    for part in (model.graph, *model.functions):
+        _strip_part(part)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+
+
+def _strip_part(part: "GraphProto | FunctionProto") -> None:
+    del part.value_info[:], part.metadata_props[:]
+    for node in part.node:
+        del node.metadata_props[:]
+        for attribute in node.attribute:  # the bodies of If and Loop
+            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _strip_part(body)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's prints, log lines and warnings kept off the screen, and harmless where warnings are errors."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # not logger by logger: torch gives levels of their own to dozens
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata[{name!r}] must be a string or JSON: {error}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong first; the exporter wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

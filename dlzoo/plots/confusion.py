@@ -1,0 +1,127 @@
+"""The confusion matrix: what was taken for what."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlzoo.plots.figure import GREY, INK, blank, clip_text, new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["confusion"]
+
+WITH_COUNTS = 20  # classes up to which every cell holds its count
+NAMED = 120  # classes up to which every one is named
+FIGURE_SPACE = "\N{FIGURE SPACE}"  # as wide as a digit
+WORST = 12  # confusions listed beside a matrix that is too large for counts
+
+
+def confusion(matrix: Tensor, classes: Sequence[str], title: str) -> "Figure":
+    """Rows are the true classes, columns the predicted ones; the colour is the share of the row.
+
+    Up to 20 classes each cell shows its count. Beyond, the most frequent confusions are listed beside the matrix, and the colours
+    follow the square root, since a class of many has its mistakes spread thin.
+
+    Args:
+        matrix: counts.
+        classes: the names, in order.
+        title: of which model, on which data.
+
+    Shape:
+        matrix: (K, K), the true class first.
+
+    Raises:
+        ValueError: the matrix is not square, holds a negative count, or there is another number of names.
+    """
+    counts = torch.as_tensor(matrix).detach().cpu().double().numpy()
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"matrix must be square, got shape {tuple(counts.shape)}")
+    if len(classes) != len(counts):
+        raise ValueError(f"classes must be {len(counts)} names, got {len(classes)}")
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise ValueError("matrix must hold counts, got a value that is negative or not finite")
+    total = counts.sum()
+    if not total:
+        return blank(title)
+    k = len(counts)
+    side = min(max(0.55 * k, 2.6), 6.6) if k <= WITH_COUNTS else min(max(0.115 * k, 6.0), 13.0)  # inches of the square
+    listed = k > WITH_COUNTS
+    figure = new(side + (6.6 if listed else 3.2), side + 2.0, title)
+    axes = figure.add_subplot()
+    _draw_matrix(axes, side, counts, [clip_text(name, 20 if listed else 26) for name in classes])
+    right = np.trace(counts)
+    axes.set_title(
+        f"{right:,.0f} of {total:,.0f} right: {100 * right / total:.1f} %", fontsize=10, color=GREY, loc="left", pad=8
+    )
+    if listed:
+        _list_worst(axes, counts, [clip_text(name, 24) for name in classes], side)
+    return figure
+
+
+def _draw_matrix(axes: "Axes", side: float, counts: np.ndarray, names: list[str]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
+
+    k = len(counts)
+    rows = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, rows, out=np.full_like(counts, np.nan), where=rows > 0)  # a class with no sample has no shares
+    large = k > WITH_COUNTS
+    palette = colormaps["Blues"].with_extremes(bad="#EEEEEE")
+    image = axes.imshow(shares, cmap=palette, norm=PowerNorm(0.5 if large else 1.0, 0, 1), interpolation="nearest")
+    if large:  # below the list of mistakes
+        place = {"cax": axes.inset_axes((1 + 0.3 / side, 0.6 / side, 2.6 / side, 0.16 / side)), "orientation": "horizontal"}
+    else:
+        place = {"ax": axes, "fraction": 0.04, "pad": 0.02, "shrink": 0.85}
+    ticks = [0, 0.05, 0.25, 0.5, 1] if large else [0, 0.25, 0.5, 0.75, 1]
+    bar = axes.figure.colorbar(image, ticks=ticks, format=lambda share, _: f"{100 * share:g}", **place)
+    bar.set_label("share of the true class (%)", fontsize=9, color=INK)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    step = max(1, -(-k // NAMED))
+    ticks = np.arange(0, k, step)
+    size = 9 if not large else 7 if k <= 60 else 6
+    slant = (
+        {"rotation": 0} if k <= 4 else {"rotation": 90} if large else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    )
+    axes.set_xticks(ticks, [names[tick] for tick in ticks], fontsize=size, parse_math=False, **slant)
+    axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size, parse_math=False)
+    axes.set_xlabel("predicted class", fontsize=10, color=INK)
+    axes.set_ylabel("true class", fontsize=10, color=INK)
+    axes.tick_params(length=0 if not large else 2, color=GREY, labelcolor=INK)
+    axes.spines[:].set_visible(False)
+    if large:
+        return
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shares[row, column] > 0.55 else INK
+            size = 9 if count < 10_000 else 7
+            axes.text(
+                column,
+                row,
+                f"{count:.0f}",
+                fontsize=size,
+                color=color,
+                horizontalalignment="center",
+                verticalalignment="center",
+            )
+
+
+def _list_worst(axes: "Axes", counts: np.ndarray, names: list[str], side: float) -> None:
+    """The cells off the diagonal with the largest counts, in words."""
+    mistakes = counts * (1 - np.eye(len(counts)))
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:WORST]
+    worst = [divmod(int(index), len(counts)) for index in order if mistakes.flat[index]]
+    digits = len(f"{mistakes.max():,.0f}")
+    lines = [
+        f"{counts[true, found]:>{digits},.0f}".replace(" ", FIGURE_SPACE) + f"  {names[true]} as {names[found]}"
+        for true, found in worst
+    ]
+    style = {"transform": axes.transAxes, "verticalalignment": "top", "parse_math": False, "color": INK}
+    left = 1 + 0.3 / side
+    axes.text(left, 1.0, "most frequent mistakes", fontsize=10, fontweight="bold", **style)
+    axes.text(left, 1 - 0.3 / side, "\n".join(lines or ["none"]), fontsize=9, linespacing=1.5, **style)

@@ -1,0 +1,238 @@
+"""Learning curves: how losses, accuracies and the learning rate went, one panel each, on one axis of steps."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlzoo.plots.figure import COLORS, GREY, INK, blank, clean, new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["curves"]
+
+STAGES = {"train": COLORS[0], "val": COLORS[1], "test": COLORS[2]}
+LINES = ("-", "--", ":", "-.")  # metrics of one stage in one panel
+SMALLER_IS_BETTER = ("loss", "error", "perplexity", "ppl")
+FEW, MANY = 40, 2000  # below FEW values each is marked; above MANY the line is thinned
+DECADES = 100.0  # a loss that spans more than this factor is drawn on a log scale
+
+
+def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> "Figure":
+    """One panel for losses, one for accuracies, one for learning rates, then one for each other metric.
+
+    The last value of every line stands at its end, and the best one of validation is ringed. A noisy line is drawn pale below its
+    moving average. Values that are not finite are left out, and told.
+
+    Args:
+        history: metric, such as "val/loss", -> its steps and its values.
+        title: what was trained, on what.
+
+    Raises:
+        ValueError: a metric has more steps than values, or fewer.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    series = {}
+    for name, (steps, values) in history.items():
+        if len(steps) != len(values):
+            raise ValueError(f"{name} must have as many steps as values, got {len(steps)} and {len(values)}")
+        if len(steps):
+            series[name] = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if not series:
+        return blank(title)
+    panels = {
+        panel: [name for name in series if _panel(name) == panel]
+        for panel in sorted({_panel(name) for name in series}, key=_rank)
+    }
+    heights = [1.5 if panel == "learning rate" else 2.6 for panel in panels]
+    figure = new(8.0, 1.0 + sum(heights), title)
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (panel, names) in zip(grid, panels.items(), strict=True):
+        _draw_panel(axes, panel, {name: series[name] for name in names})
+    grid[-1].set_xlabel("step (batches)", fontsize=10, color=INK)
+    grid[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    grid[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    return figure
+
+
+def _panel(name: str) -> str:
+    metric = name.rpartition("/")[2].lower()
+    if metric == "lr" or metric.startswith(("lr-", "lr_")) or name.lower().startswith(("lr-", "lr/")):
+        return "learning rate"
+    if "loss" in metric:
+        return "loss"
+    if metric.startswith(("acc", "top1", "top5")) or metric.endswith("acc"):
+        return "accuracy"
+    return metric
+
+
+def _rank(panel: str) -> tuple[int, str]:
+    return {"loss": 0, "accuracy": 1, "learning rate": 3}.get(panel, 2), panel
+
+
+def _draw_panel(axes: "Axes", panel: str, series: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    clean(axes)
+    finite = np.concatenate([values[np.isfinite(values)] for _, values in series.values()])
+    share = panel == "accuracy" and len(finite) and finite.min() >= 0 and finite.max() <= 1
+    axes.set_ylabel(f"{panel} (%)" if share else panel, fontsize=10, color=INK)
+    if panel == "loss" and len(finite) and finite.min() > 0 and finite.max() > DECADES * finite.min():
+        axes.set_yscale("log")
+    if share:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+    colors = _colors(series)
+    seen: dict[str, int] = {}
+    labels = []
+    for name, (steps, values) in series.items():
+        stage = name.partition("/")[0]
+        style = LINES[seen.setdefault(stage, 0) % len(LINES)]
+        seen[stage] += 1
+        end = _draw_line(axes, steps, values, colors[name], style)
+        label = _label(name, series)
+        if end is None:
+            labels.append((np.nan, f"{label}: no finite value", colors[name]))
+            continue
+        text = f"{label} {_number(end, share)}"
+        if _smooth(values) is not None:
+            text += " (average)"
+        if panel == "learning rate" and len(values) > 1:
+            text += f"\npeak {np.nanmax(values):.3g}"
+        best = _best(panel, name, steps, values)
+        if best is not None:
+            axes.plot(*best, "o", markersize=8, markerfacecolor="none", markeredgecolor=colors[name], markeredgewidth=1.6)
+            text += f"\nbest {_number(best[1], share)} at {best[0]:,.0f}"
+        labels.append((end, text, colors[name]))
+    _draw_labels(axes, labels)
+    _tell_not_finite(axes, series)
+
+
+def _colors(series: Mapping[str, object]) -> dict[str, str]:
+    """The stage gives the colour; a metric of no stage takes the first one that is free."""
+    free = [color for color in COLORS if color not in STAGES.values()]
+    if not any(name.partition("/")[0] in STAGES for name in series):
+        free = list(COLORS)
+    others = [name for name in series if name.partition("/")[0] not in STAGES]
+    taken = {name: free[index % len(free)] for index, name in enumerate(others)}
+    return {name: taken.get(name) or STAGES[name.partition("/")[0]] for name in series}
+
+
+def _label(name: str, series: Mapping[str, object]) -> str:
+    """The stage alone where that tells the lines of the panel apart."""
+    stage = name.partition("/")[0]
+    return stage if sum(other.partition("/")[0] == stage for other in series) == 1 else name
+
+
+def _draw_line(axes: "Axes", steps: np.ndarray, values: np.ndarray, color: str, style: str) -> float | None:
+    """Draws one metric; the value at its end, or None where no value is finite."""
+    good = np.isfinite(values)
+    if not good.any():
+        return None
+    few = good.sum() <= FEW
+    marker = {"marker": "o", "markersize": 3.5} if few else {}
+    smooth = _smooth(values)
+    if smooth is None:
+        axes.plot(*_thin(steps, values), style, color=color, linewidth=1.8, **marker)
+        return float(values[good][-1])
+    axes.plot(*_thin(steps, values), "-", color=color, linewidth=0.8, alpha=0.28)
+    axes.plot(*_thin(steps, smooth), style, color=color, linewidth=1.8)
+    return float(smooth[good][-1])
+
+
+def _smooth(values: np.ndarray) -> np.ndarray | None:
+    """The moving average of a noisy line over a 25th of it, NaN where the value is; None for a line that is smooth or short."""
+    good = np.isfinite(values)
+    if good.sum() <= FEW:
+        return None
+    changes = np.diff(values[good])
+    # A smooth line keeps its direction: the sum of its ups and downs is near its range. Noise goes up and down all the time.
+    if np.abs(changes).sum() < 4 * np.ptp(values[good]):
+        return None
+    half = max(len(values) // 50, 2)
+    total = np.concatenate([[0.0], np.cumsum(np.where(good, values, 0.0))])
+    count = np.concatenate([[0], np.cumsum(good)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    with np.errstate(invalid="ignore"):
+        return np.where(good, (total[high] - total[low]) / (count[high] - count[low]), np.nan)
+
+
+def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most MANY points, with the least and the greatest of each stretch, so that no spike is lost."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    if len(values) <= MANY:
+        return steps, values
+    edges = np.linspace(0, len(values), MANY // 2 + 1).astype(int)
+    keep = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        part = values[low:high]
+        if np.isnan(part).all():
+            keep.append(low)  # a gap stays a gap
+        else:
+            keep.extend(sorted({low + int(np.nanargmin(part)), low + int(np.nanargmax(part))}))
+    return steps[keep], values[keep]
+
+
+def _best(panel: str, name: str, steps: np.ndarray, values: np.ndarray) -> tuple[float, float] | None:
+    """Step and value of the best, for what is selected by: validation."""
+    if name.partition("/")[0] != "val" or len(values) < 2:
+        return None
+    if any(word in panel for word in SMALLER_IS_BETTER):
+        index = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
+    elif panel == "accuracy":
+        index = int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
+    else:
+        return None  # which way is better is not known
+    return float(steps[index]), float(values[index])
+
+
+def _number(value: float, share: bool) -> str:
+    return f"{100 * value:.1f} %" if share else f"{value:.3g}"
+
+
+def _draw_labels(axes: "Axes", labels: list[tuple[float, str, str]]) -> None:
+    """Each label at the end of its line, beside the axes, moved apart where they would cover each other."""
+    line = 14 / (axes.get_position().height * axes.figure.get_figheight() * 72)  # the height of a line of text, as a share
+    heights = [line * (1 + text.count("\n")) for _, text, _ in labels]
+    wanted = [_height(axes, value) for value, _, _ in labels]
+    order = sorted(range(len(labels)), key=lambda index: wanted[index])
+    floor, places = -0.1, {}
+    for index in order:  # upwards, none below the one before it
+        places[index] = max(wanted[index], floor + heights[index] / 2)
+        floor = places[index] + heights[index] / 2
+    ceiling = 1.1
+    for index in reversed(order):  # and back down, none above the top
+        places[index] = min(places[index], ceiling - heights[index] / 2)
+        ceiling = places[index] - heights[index] / 2
+    for index, (_, text, color) in enumerate(labels):
+        axes.text(
+            1.015,
+            places[index],
+            text,
+            transform=axes.transAxes,
+            fontsize=9,
+            color=color,
+            verticalalignment="center",
+            linespacing=1.15,
+            parse_math=False,
+        )
+
+
+def _height(axes: "Axes", value: float) -> float:
+    """Where a value lies between the bottom (0) and the top (1) of the axes."""
+    axes.get_ylim()  # matplotlib fits the limits to the data only when they are asked for
+    if not np.isfinite(value):
+        return 0.5
+    return float(axes.transAxes.inverted().transform(axes.transData.transform((0.0, value)))[1])
+
+
+def _tell_not_finite(axes: "Axes", series: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    bad = [steps[~np.isfinite(values)] for steps, values in series.values()]
+    count = sum(len(steps) for steps in bad)
+    if not count:
+        return
+    first = min(steps.min() for steps in bad if len(steps))
+    axes.axvline(first, color=GREY, linewidth=1.0, linestyle=(0, (3, 3)))
+    text = f"{count} value{'s' * (count > 1)} not finite, from step {first:,.0f}"
+    axes.text(0.5, 0.97, text, transform=axes.transAxes, fontsize=9, color=INK, ha="center", va="top", backgroundcolor="white")

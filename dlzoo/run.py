@@ -1,0 +1,339 @@
+"""From a config to a finished run."""
+
+import contextlib
+import logging
+import os
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dlzoo import rundir, schema, zoo
+from dlzoo.compose import check, compose, config_keys, hydra_flags
+from dlzoo.errors import ConfigError, StorageError, suggest
+from dlzoo.rundir import Run
+
+if TYPE_CHECKING:
+    import lightning as L
+    from torch import nn
+
+log = logging.getLogger("dlzoo")
+
+CHILD_RUN_DIR = "DLZOO_RUN_DIR"  # tells the processes that Lightning starts which directory is theirs
+
+
+def train(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) -> Run:
+    """Trains what a config describes, measures the best weights on the test split, and leaves everything in a directory.
+
+    Args:
+        cfg: from `compose`, changed at will.
+        overrides: the command line that led to it, for the record.
+
+    Returns:
+        the run: its directory, metrics and curves.
+
+    Raises:
+        DlzooError: what the user can put right; each kind has its exit code.
+    """
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg)) if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
+    if "csv" not in cfg.logger:  # metrics.csv is part of every run
+        cfg.logger = {"csv": {"_target_": "dlzoo.callbacks.loggers.CSVLogger", "run_dir": "${run_dir}"}, **cfg.logger}
+    config = check(cfg, overrides)
+    inherited = os.environ.get(CHILD_RUN_DIR)
+    going_on = cfg.ckpt_path is not None and cfg.run_dir is not None
+    path = Path(inherited or cfg.run_dir) if inherited or going_on else rundir.create(config, cfg.run_dir)
+    cfg.run_dir = str(path)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    with _log_file(path), _environment(CHILD_RUN_DIR, str(path)):
+        return _train(config, Run(path), list(overrides), first=not inherited)
+
+
+def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) -> Run:
+    if first:
+        rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
+        rundir.write_text(run.dir / "overrides.yaml", OmegaConf.to_yaml(overrides) if overrides else "[]\n")
+    import lightning as L
+
+    _quiet()
+    started = time.monotonic()
+    L.seed_everything(config["seed"], workers=True, verbose=False)
+    task, data, trainer = build(config)
+    data.prepare_data()  # before the trainer starts: what the data are belongs in the summary, and a missing file stops us here
+    data.setup("fit")
+    summary = {
+        "name": config["name"],
+        "status": "running",
+        "model": config["model"]["_target_"].rsplit(".", 1)[-1],
+        "parameters": sum(parameter.numel() for parameter in task.net.parameters() if parameter.requires_grad),
+        "edition": data.edition,
+        "classes": list(data.classes),
+        "preprocess": data.preprocess.as_dict(),
+        "seed": config["seed"],
+        "batch_size": data.batch_size,
+        "precision": str(trainer.precision),
+        "devices": trainer.world_size,
+    }
+    if trainer.is_global_zero and first:
+        rundir.write_json(run.dir / "environment.json", rundir.environment())
+        rundir.write_json(run.dir / "summary.json", summary)
+        say(f"{config['name']}: {summary['model']}, {summary['parameters']:,} parameters, {_device(trainer)} -> {run.dir}")
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        if config["test"]:
+            best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+            trainer.test(task, datamodule=data, ckpt_path=best or None, verbose=False, weights_only=True if best else None)
+            metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    except BaseException as error:
+        if trainer.is_global_zero:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            rundir.write_json(run.dir / "summary.json", summary | {"status": "interrupted" if interrupted else "failed"})
+        raise
+    report = next((callback for callback in trainer.callbacks if hasattr(callback, "samples_per_second")), None)
+    summary |= {
+        "status": "finished",
+        "metrics": metrics,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "training_seconds": round(report.seconds, 2) if report else None,
+        "total_seconds": round(time.monotonic() - started, 2),
+        "samples_per_second": round(report.samples_per_second, 1) if report else None,
+    }
+    if trainer.is_global_zero:
+        rundir.write_json(run.dir / "summary.json", summary)
+    return run
+
+
+def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningDataModule", "L.Trainer"]:
+    """Builds what a checked, resolved config names, and starts nothing.
+
+    Raises:
+        ConfigError: a part refuses its arguments, or the machine has not what the trainer asks for.
+    """
+    trainer_node = dict(config["trainer"])
+    trainer_node["precision"] = precision(trainer_node)
+    if trainer_node["precision"] == "16-mixed" and trainer_node["gradient_clip_val"] and config["optimizer"].get("fused"):
+        raise ConfigError(
+            "fp16 with gradient clipping needs an optimizer that is not fused",
+            where="trainer.precision, trainer.gradient_clip_val, optimizer.fused",
+            fix="optimizer.fused=false",
+        )
+    data = zoo.build(config["data"])
+    net = zoo.build(config["model"])
+    prepare_network(net, config)
+    task = zoo.build(
+        {**config["task"], "net": net, "optimizer": zoo.build(config["optimizer"]), "scheduler": zoo.build(config["scheduler"])}
+    )
+    callbacks = list(zoo.build(config["callbacks"]).values())
+    loggers = list(zoo.build(config["logger"]).values())
+    plain = {"enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
+    trainer = zoo.build(
+        {**trainer_node, **plain, "callbacks": callbacks, "logger": loggers, "default_root_dir": config["run_dir"]}
+    )
+    return task, data, trainer
+
+
+def prepare_network(net: "nn.Module", config: Mapping[str, Any]) -> None:
+    """Memory order and compilation, in place, so that the names in a checkpoint stay clean."""
+    import torch
+
+    if config["channels_last"]:
+        net.to(memory_format=torch.channels_last)
+    if config["compile"]:
+        net.compile()
+
+
+def precision(trainer: Mapping[str, Any]) -> str | int:
+    """The precision that a trainer's config means on this machine, native or not at all.
+
+    Raises:
+        ConfigError: a GPU that is not there, fp16 on a CPU, bf16 on a GPU that would only emulate it.
+    """
+    import torch
+
+    asked, accelerator = trainer["precision"], trainer["accelerator"]
+    cuda = torch.cuda.is_available()
+    if accelerator in ("gpu", "cuda") and not cuda:
+        raise ConfigError("there is no CUDA GPU here", where="trainer.accelerator", fix="trainer=cpu_fast, or trainer=auto")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("there is no Apple GPU here", where="trainer.accelerator", fix="trainer=cpu, or trainer=auto")
+    on_gpu = cuda and accelerator in ("auto", "gpu", "cuda")
+    capability = torch.cuda.get_device_capability() if on_gpu else (0, 0)
+    if asked == "auto":
+        return "bf16-mixed" if capability >= (8, 0) else "16-mixed" if capability >= (7, 0) else 32
+    if str(asked).startswith("16") and accelerator in ("auto", "cpu") and not on_gpu and not torch.backends.mps.is_available():
+        raise ConfigError(
+            "fp16 does not run on a CPU", where=f"trainer.precision={asked}", fix="trainer.precision=bf16-mixed, or 32"
+        )
+    if str(asked).startswith("bf16") and on_gpu and capability < (8, 0):
+        name = torch.cuda.get_device_name()
+        raise ConfigError(
+            f"{name} has no bf16 of its own (compute capability {capability[0]}.{capability[1]}); it would be emulated, slowly",
+            where=f"trainer.precision={asked}",
+            fix="trainer.precision=16-mixed",
+        )
+    return asked
+
+
+def run_config(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config of a run that was made before, with values changed by "key=value"; a relative data_dir of its own gives way to
+    DLZOO_DATA, so that a run moved to another machine finds its data there.
+
+    Raises:
+        ConfigError: an override that the config has no key for.
+    """
+    cfg = OmegaConf.create(run.config)
+    before = cfg.data_dir
+    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    if "data_dir" not in given and not Path(before).is_dir() and "DLZOO_DATA" in os.environ:
+        given["data_dir"] = os.environ["DLZOO_DATA"]
+    cfg.run_dir = str(run.dir)
+    known = config_keys(OmegaConf.to_container(cfg))
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"the config has no key {key!r}", where=f"{key}={value}", fix=suggest(key, known))
+        OmegaConf.update(cfg, key, OmegaConf.create({"value": OmegaConf.create(f"value: {value}")["value"]})["value"])
+    # config.yaml is resolved: what stood for ${data_dir} and ${run_dir} follows them
+    config = _replace(OmegaConf.to_container(cfg), {before: cfg.data_dir, run.config["run_dir"]: str(run.dir)})
+    found = list(schema.faults(config))
+    if found:
+        raise ConfigError(found[0].text, where=found[0].key, fix=found[0].hint)
+    return config
+
+
+def prepare_evaluation(
+    run: Run, overrides: Sequence[str]
+) -> tuple["L.LightningModule", "L.LightningDataModule", "L.Trainer", dict[str, Any]]:
+    """The parts of a finished run, for measuring its weights: no logger, no checkpoints."""
+    _quiet()
+    config = run_config(run, overrides)
+    config["callbacks"] = {key: node for key, node in config["callbacks"].items() if key == "report"}
+    config["logger"] = {}
+    task, data, trainer = build(config)
+    return task, data, trainer, config
+
+
+def resume(run: Run, overrides: Sequence[str] = ()) -> Run:
+    """Goes on with a run from its newest checkpoint, in its own directory.
+
+    Args:
+        run: the run.
+        overrides: such as trainer.max_epochs=40, which a finished run needs to go further.
+
+    Raises:
+        ConfigError: it has finished and nothing says how much further.
+        CheckpointError: it has no checkpoint.
+    """
+    config = run_config(run, overrides) | {"ckpt_path": str(run.checkpoint("last"))}
+    done, epochs = run.summary, config["trainer"]["max_epochs"]
+    if done["status"] == "finished" and done["epochs"] >= epochs:
+        raise ConfigError(
+            f"the run has finished its {epochs} epochs",
+            where=str(run.dir),
+            fix=f"dlzoo resume {run.dir} trainer.max_epochs={2 * epochs}",
+        )
+    return train(config, overrides)
+
+
+def _replace(node: Any, words: Mapping[str, str]) -> Any:
+    """Text values that are one of `words`, or a path below one, with that beginning exchanged."""
+    if isinstance(node, Mapping):
+        return {key: _replace(value, words) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_replace(value, words) for value in node]
+    if isinstance(node, str):
+        for old, new in words.items():
+            if node == old or node.startswith(f"{old}/"):
+                return new + node.removeprefix(old)
+    return node
+
+
+def say(line: str) -> None:
+    """A line for the screen and the log."""
+    print(line, flush=True)
+    log.debug(line)
+
+
+def _device(trainer: "L.Trainer") -> str:
+    import torch
+
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    count = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
+    return f"{count}{name} {trainer.precision}"
+
+
+def _quiet() -> None:
+    """Keeps back what no user can act on; what they can goes through our own words."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*litlogger.*")
+    warnings.filterwarnings("ignore", message=".*will duplicate the data.*|.*It is recommended to use.*sync_dist.*")
+
+
+@contextlib.contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    """train.log: what the libraries say, and the traceback of what went wrong."""
+    try:
+        handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the run directory can not be written: {error.strerror}", where=str(folder)) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    names = ("dlzoo", "lightning", "lightning.pytorch", "py.warnings")
+    loggers = [logging.getLogger(name) for name in names]
+    log.setLevel(logging.DEBUG)
+    logging.captureWarnings(True)
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    except BaseException:
+        log.error("stopped\n%s", traceback.format_exc())
+        raise
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        logging.captureWarnings(False)
+        handler.close()
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def main(arguments: Sequence[str]) -> Run | None:
+    """`train.py` and `dlzoo train`: overrides, and Hydra's own flags (--cfg, --info, --multirun, --config-dir, completion).
+
+    Returns:
+        the finished run; None where there was nothing to train, or more than one run.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    args = parser.parse_args(list(arguments))
+    if args.config_name or args.config_path:
+        raise ConfigError(
+            "the config is always train.yaml", where="--config-name", fix="--config-dir FOLDER, with an experiment of yours"
+        )
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion or args.multirun:
+        hydra_flags(args, parser, lambda cfg, given: train(cfg, given).metrics.get(str(cfg.optimized_metric)))
+        return None
+    return train(compose(*args.overrides, config_dir=args.config_dir), args.overrides)

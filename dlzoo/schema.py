@@ -1,0 +1,340 @@
+"""The types of a config, checked before torch is imported.
+
+What a config hands to one of the zoo's own functions is checked against that function's signature, read from its source text
+without running it: the signature is the schema, and a new model brings its own. What goes to another library, and the top level
+itself, is checked against the dataclasses below.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from dlzoo.errors import ConfigError, suggest
+
+Type = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a call: its annotation as written, and whether it can be left out."""
+
+    annotation: str
+    required: bool = False
+
+
+# --- what goes to other libraries. The annotations stay text (the __future__ above) and are read by `_type`, with these ranges
+
+PositiveInt = NonNegativeInt = int
+PositiveFloat = NonNegativeFloat = Fraction = float
+
+
+@dataclass
+class Config:
+    """The top level of a run's config: configs/train.yaml."""
+
+    model: dict
+    data: dict
+    task: dict
+    optimizer: dict
+    scheduler: dict
+    trainer: dict
+    callbacks: dict
+    logger: dict
+    name: str
+    seed: NonNegativeInt = 0
+    data_dir: str = "./data"
+    runs_dir: str = "runs"
+    run_dir: str | None = None
+    ckpt_path: str | None = None
+    test: bool = True
+    channels_last: bool = False
+    compile: bool = False
+    optimized_metric: str = "val/loss"
+    optimized_mode: Literal['min', 'max'] = "min"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Trainer:
+    """lightning.Trainer, as far as a config sets it."""
+
+    accelerator: Literal['auto', 'cpu', 'gpu', 'cuda', 'mps'] = "auto"
+    devices: PositiveInt | str | list[int] = "auto"
+    num_nodes: PositiveInt = 1
+    strategy: str = "auto"
+    precision: Literal['auto', 32, 64, '32-true', '64-true', 'bf16-mixed', '16-mixed', 'bf16-true', '16-true'] = 32
+    max_epochs: PositiveInt | Literal[-1] | None = None
+    min_epochs: NonNegativeInt | None = None
+    max_steps: NonNegativeInt | Literal[-1] = -1
+    max_time: str | None = None
+    accumulate_grad_batches: PositiveInt = 1
+    gradient_clip_val: NonNegativeFloat | None = None
+    gradient_clip_algorithm: Literal['norm', 'value'] | None = None
+    limit_train_batches: NonNegativeFloat | None = None
+    limit_val_batches: NonNegativeFloat | None = None
+    limit_test_batches: NonNegativeFloat | None = None
+    overfit_batches: NonNegativeFloat = 0.0
+    fast_dev_run: bool | PositiveInt = False
+    val_check_interval: PositiveFloat | None = None
+    check_val_every_n_epoch: PositiveInt | None = 1
+    num_sanity_val_steps: int = 0
+    log_every_n_steps: PositiveInt = 10
+    deterministic: bool | Literal['warn'] = False
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+    sync_batchnorm: bool = False
+    profiler: Literal['simple', 'advanced', 'pytorch'] | None = None
+
+
+@dataclass
+class SGD:
+    """torch.optim.SGD."""
+
+    lr: PositiveFloat = 1e-3
+    momentum: Fraction = 0.0
+    dampening: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.0
+    nesterov: bool = False
+    fused: bool | None = None
+    foreach: bool | None = None
+    maximize: bool = False
+
+
+@dataclass
+class AdamW:
+    """torch.optim.AdamW, and Adam."""
+
+    lr: PositiveFloat = 1e-3
+    betas: list[Fraction] = field(default_factory=lambda: [0.9, 0.999])
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.01
+    amsgrad: bool = False
+    fused: bool | None = None
+    foreach: bool | None = None
+    maximize: bool = False
+
+
+@dataclass
+class ModelCheckpoint:
+    """lightning.pytorch.callbacks.ModelCheckpoint."""
+
+    dirpath: str
+    filename: str | None = None
+    monitor: str | None = None
+    mode: Literal['min', 'max'] = "min"
+    save_last: bool | Literal['link'] | None = None
+    save_top_k: int = 1
+    save_weights_only: bool = False
+    auto_insert_metric_name: bool = True
+    every_n_train_steps: PositiveInt | None = None
+    every_n_epochs: PositiveInt | None = None
+    save_on_train_epoch_end: bool | None = None
+    enable_version_counter: bool = True
+
+
+FOREIGN: dict[str, type] = {
+    "lightning.Trainer": Trainer,
+    "torch.optim.SGD": SGD,
+    "torch.optim.AdamW": AdamW,
+    "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpoint,
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a config: the dotted key, a sentence, and a hint or ''."""
+
+    key: str
+    text: str
+    hint: str = ""
+
+
+def faults(config: Mapping[str, Any]) -> Iterator[Fault]:
+    """Everything that is wrong with the types, names and ranges of a whole composed config."""
+    yield from _check(config, dataclass_parameters(Config), "", "the config")
+    yield from _calls(config, "")
+
+
+def check_call(node: Mapping[str, Any], where: str) -> None:
+    """Checks one mapping with a `_target_`.
+
+    Raises:
+        ConfigError: an unknown argument, or a value of the wrong type.
+    """
+    for fault in _calls(node, ""):
+        raise ConfigError(fault.text, where=where, fix=fault.hint)
+
+
+def dataclass_parameters(schema: type) -> dict[str, Parameter]:
+    """The arguments of one of the dataclasses above."""
+    return {f.name: Parameter(str(f.type), f.default is MISSING and f.default_factory is MISSING) for f in fields(schema)}
+
+
+@functools.cache
+def parameters_of(target: str) -> dict[str, Parameter] | None:
+    """The arguments of a target, without importing it; None where they cannot be known (it takes **kwargs, or is not there)."""
+    if target in FOREIGN:
+        return dataclass_parameters(FOREIGN[target])
+    module, _, name = target.rpartition(".")
+    return _signature(module, name) if module.startswith("dlzoo.") else None
+
+
+def _calls(node: Any, key: str) -> Iterator[Fault]:
+    """The faults of every mapping with a `_target_` in `node`."""
+    if isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _calls(value, f"{key}.{index}")
+    if not isinstance(node, Mapping):
+        return
+    if "_target_" in node:
+        target = str(node["_target_"])
+        known = parameters_of(target)
+        if known is not None:
+            arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
+            yield from _check(arguments, known, key, target.rsplit(".", 1)[-1], partial=bool(node.get("_partial_")))
+    for name, value in node.items():
+        yield from _calls(value, f"{key}.{name}" if key else str(name))
+
+
+# what the run hands over itself, so that a config need not: the task's parts, the trainer's callbacks
+GIVEN_BY_THE_RUN = frozenset({"net", "optimizer", "scheduler", "total_steps", "params"})
+
+
+def _check(
+    given: Mapping[str, Any], known: Mapping[str, Parameter], prefix: str, owner: str, partial: bool = False
+) -> Iterator[Fault]:
+    for name, value in given.items():
+        key = f"{prefix}.{name}" if prefix else str(name)
+        if name not in known:
+            yield Fault(key, f"{prefix or owner} has no key {name!r}", suggest(str(name), known))
+        elif not _type(known[name].annotation)(value):
+            yield Fault(key, f"{key} is {value!r}: expected {in_words(known[name].annotation)}")
+    for name, parameter in known.items():
+        if parameter.required and not partial and name not in given and name not in GIVEN_BY_THE_RUN:
+            yield Fault(prefix, f"{prefix or owner} lacks {name!r}")
+
+
+# --- signatures from source text
+
+
+@functools.cache
+def _module(name: str) -> ast.Module | None:
+    path = Path(__file__).resolve().parent.parent.joinpath(*name.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.is_file():
+            return ast.parse(file.read_text(encoding="utf-8"))
+    return None
+
+
+def _signature(module: str, name: str) -> dict[str, Parameter] | None:
+    tree = _module(module)
+    for node in tree.body if tree else ():
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _parameters(node)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                    return _parameters(item)
+            for base in node.bases:  # a class without an __init__ takes its parent's
+                if isinstance(base, ast.Name):
+                    return _signature(_origin(tree, base.id, module), base.id)
+    return None
+
+
+def _origin(tree: ast.Module, name: str, module: str) -> str:
+    """The module that `name` comes from, in the module `tree`."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
+            return node.module or ""
+    return module
+
+
+def _parameters(function: ast.FunctionDef) -> dict[str, Parameter] | None:
+    args = function.args
+    if args.kwarg:
+        return None
+    positional = [*args.posonlyargs, *args.args]
+    first_default = len(positional) - len(args.defaults)
+    found = {
+        arg.arg: Parameter(ast.unparse(arg.annotation) if arg.annotation else "Any", index < first_default)
+        for index, arg in enumerate(positional)
+        if arg.arg != "self"
+    }
+    for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
+        found[arg.arg] = Parameter(ast.unparse(arg.annotation) if arg.annotation else "Any", default is None)
+    return found
+
+
+# --- annotations as tests of a value
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+TYPES: dict[str, tuple[Type, str]] = {
+    "int": (_whole, "a whole number"),
+    "float": (_number, "a number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "str": (lambda value: isinstance(value, str), "a text"),
+    "Path": (lambda value: isinstance(value, str | Path), "a path"),
+    "dict": (lambda value: isinstance(value, Mapping), "a mapping"),
+    "list": (lambda value: isinstance(value, list | tuple), "a list"),
+    "tuple": (lambda value: isinstance(value, list | tuple), "a list"),
+    "Sequence": (lambda value: isinstance(value, list | tuple), "a list"),
+    "PositiveInt": (lambda value: _whole(value) and value > 0, "a whole number above 0"),
+    "NonNegativeInt": (lambda value: _whole(value) and value >= 0, "a whole number, 0 or above"),
+    "PositiveFloat": (lambda value: _number(value) and value > 0, "a number above 0"),
+    "NonNegativeFloat": (lambda value: _number(value) and value >= 0, "a number, 0 or above"),
+    "Fraction": (lambda value: _number(value) and 0 <= value <= 1, "a number from 0 to 1"),
+}
+
+
+@functools.cache
+def _type(annotation: str) -> Type:
+    return _read(ast.parse(annotation, mode="eval").body)[0]
+
+
+def in_words(annotation: str) -> str:
+    """An annotation as words for a message: "int | None" is "a whole number or null"."""
+    return _read(ast.parse(annotation, mode="eval").body)[1]
+
+
+def _read(node: ast.expr) -> tuple[Type, str]:
+    match node:
+        case ast.Constant(value=None):
+            return (lambda value: value is None), "null"
+        case ast.Name(id=name) if name in TYPES:
+            return TYPES[name]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            (one, one_words), (other, other_words) = _read(left), _read(right)
+            return (lambda value: one(value) or other(value)), f"{one_words} or {other_words}"
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            allowed = ast.literal_eval(choices)
+            allowed = allowed if isinstance(allowed, tuple) else (allowed,)
+            typed = {(type(choice), choice) for choice in allowed}
+            words = "one of " + ", ".join(map(str, allowed)) if len(allowed) > 1 else str(allowed[0])
+            return (lambda value: not isinstance(value, list | Mapping) and (type(value), value) in typed), words
+        case ast.Subscript(value=ast.Name(id="list" | "tuple" | "Sequence"), slice=inner):
+            items = [item for item in (inner.elts if isinstance(inner, ast.Tuple) else [inner]) if not _is_ellipsis(item)]
+            tests = [_read(item) for item in items]
+            words = "a list of: " + ", ".join(dict.fromkeys(words for _, words in tests))
+            return (
+                lambda value: TYPES["list"][0](value) and all(any(test(item) for test, _ in tests) for item in value)
+            ), words
+        case ast.Subscript(value=ast.Name(id="dict" | "Mapping")):
+            return TYPES["dict"]
+    return (lambda value: True), "anything"
+
+
+def _is_ellipsis(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...

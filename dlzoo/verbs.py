@@ -1,0 +1,240 @@
+"""What one does with a finished run: load it, measure it, ask it, export it."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlzoo import rundir, zoo
+from dlzoo.errors import CheckpointError, DataError
+from dlzoo.rundir import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dlzoo.data.preprocess import Preprocess
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one file.
+
+    Args:
+        file: the path.
+        labels: class names, the likeliest first.
+        probabilities: theirs.
+    """
+
+    file: str
+    labels: list[str]
+    probabilities: list[float]
+
+
+def load(run: str | Path, which: str = "best") -> "nn.Module":
+    """The trained network of a run, in evaluation mode, on the CPU. Nothing in the checkpoint is executed.
+
+    Args:
+        run: its directory, or one of its checkpoints.
+        which: "best" or "last", where `run` is a directory.
+
+    Raises:
+        ConfigError: no run is there.
+        CheckpointError: it has no checkpoint, or one that is damaged or another model's.
+    """
+    found = rundir.find(run)
+    path = Path(run) if Path(run).suffix == ".ckpt" else found.checkpoint(which)
+    config = found.config
+    net = zoo.build(config["model"])
+    load_weights(net, path, config["model"])
+    return net.eval()
+
+
+def load_weights(net: "nn.Module", path: Path, model: Mapping[str, Any]) -> None:
+    """Puts the weights of a checkpoint into a network.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another model.
+    """
+    own = net.state_dict()
+    weights = {
+        key.removeprefix("net."): value for key, value in read_checkpoint(path)["state_dict"].items() if key.startswith("net.")
+    }
+    missing = [key for key in own if key not in weights]
+    unknown = [key for key in weights if key not in own]
+    other = [
+        f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in weights and own[key].shape != weights[key].shape
+    ]
+    if missing or unknown or other:
+        kinds = (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        counts = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in kinds if keys)
+        raise CheckpointError(
+            f"{path.name} holds another model than {model['_target_'].rsplit('.', 1)[-1]}",
+            where=f"{path}: {counts}",
+            safe="the file was only read",
+            fix="the run directory that the checkpoint came from, or the model that it was trained with",
+        )
+    net.load_state_dict(weights)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content; plain types and tensors alone are accepted.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or holds more than plain types.
+    """
+    import torch
+
+    if not path.is_file():
+        raise CheckpointError("there is no such checkpoint", where=str(path), fix="dlzoo list runs")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what the damage happens to cause
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path.name} can not be read: {reason[:160]}", where=str(path), fix="last.ckpt beside it"
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise CheckpointError(f"{path.name} is not a checkpoint of a run", where=str(path))
+    return content
+
+
+def evaluate(run: str | Path, which: str = "best", overrides: list[str] | None = None) -> dict[str, float]:
+    """The metrics of a run's weights on the test split; written to evaluation.json, the pictures drawn again.
+
+    Args:
+        run: its directory, or one of its checkpoints.
+        which: "best" or "last", where `run` is a directory.
+        overrides: such as data_dir=PATH or trainer.accelerator=cpu.
+
+    Raises:
+        DlzooError: as for `train` and `load`.
+    """
+    from dlzoo.run import prepare_evaluation
+
+    found = rundir.find(run)
+    path = Path(run) if Path(run).suffix == ".ckpt" else found.checkpoint(which)
+    task, data, trainer, config = prepare_evaluation(found, overrides or [])
+    load_weights(task.net, path, config["model"])
+    trainer.test(task, datamodule=data, verbose=False)
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        rundir.write_json(found.dir / "evaluation.json", {"checkpoint": path.name, "edition": data.edition, "metrics": metrics})
+    return metrics
+
+
+def predict(run: str | Path, source: str | Path, top: int = 3, which: str = "best", batch_size: int = 64) -> list[Prediction]:
+    """What a run's network says of a picture, or of every picture in a folder.
+
+    Args:
+        run: its directory, or one of its checkpoints.
+        source: a file or a folder.
+        top: how many labels for each.
+        which: "best" or "last".
+        batch_size: pictures at a time.
+
+    Raises:
+        DataError: no picture there, or one that can not be read.
+    """
+    import torch
+
+    found = rundir.find(run)
+    files = _pictures(Path(source))
+    net, preprocess, classes = load(run, which), preprocessing(found), found.summary["classes"]
+    results = []
+    with torch.inference_mode():
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            probabilities = net(torch.stack([preprocess(file) for file in batch])).softmax(1)
+            best = probabilities.topk(min(top, len(classes)), dim=1)
+            for file, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
+                results.append(
+                    Prediction(str(file), [classes[index] for index in indices], [round(value, 6) for value in values])
+                )
+    return results
+
+
+def preprocessing(run: Run) -> "Preprocess":
+    """How the pictures of a run's data become the network's input; needs no data set."""
+    from dlzoo.data.preprocess import Preprocess
+
+    return Preprocess.from_dict(run.summary["preprocess"])
+
+
+def export(run: str | Path, which: str = "best", overrides: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
+    """A run's network as ONNX, compared with torch on 1, 7 and 64 pictures and on the labels of up to 1,000.
+
+    Real test pictures where the data set is at hand, noise where not. The file appears only when it computes the same;
+    model.onnx.json beside it holds the differences, classes and preprocessing.
+
+    Args:
+        run: its directory, or one of its checkpoints.
+        which: "best" or "last".
+        overrides: such as data_dir=PATH.
+
+    Returns:
+        the file, and what model.onnx.json says.
+
+    Raises:
+        NumericalError: the exported model computes something else.
+        ConfigError: onnx or onnxruntime is not installed.
+    """
+    from dlzoo.export.onnx import export_onnx
+    from dlzoo.export.verify import verify_onnx
+
+    found = rundir.find(run)
+    net, summary = load(run, which), found.summary
+    images, kind = _test_pictures(found, overrides or [])
+    folder = found.dir / "export"
+    folder.mkdir(exist_ok=True)
+    temporary, path = folder / f".model-{os.getpid()}.onnx", folder / "model.onnx"
+    metadata = {"classes": json.dumps(summary["classes"]), "preprocess": json.dumps(summary["preprocess"])}
+    try:
+        export_onnx(net, images[:2], temporary, metadata=metadata)
+        report = verify_onnx(net, temporary, [images[:count] for count in (1, 7, 64)] + [images])
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sidecar = {
+        "file": path.name,
+        "pictures": kind,
+        **report.as_dict(),
+        "classes": summary["classes"],
+        "preprocess": summary["preprocess"],
+    }
+    rundir.write_json(path.with_name("model.onnx.json"), sidecar)
+    return path, sidecar
+
+
+def _test_pictures(run: Run, overrides: list[str]) -> tuple["Tensor", str]:
+    import torch
+
+    from dlzoo.run import run_config
+
+    shape = preprocessing(run)
+    try:
+        data = zoo.build(run_config(run, overrides)["data"])
+        data.prepare_data()
+        data.setup("test")
+        images = data.test_images(1000)[0]
+        kind = f"{len(images)} of the test split"
+    except DataError as error:
+        images = torch.randn(256, shape.channels, shape.height, shape.width, generator=torch.Generator().manual_seed(0))
+        kind = f"noise, for the data is not here: {error.what}"
+    return images, kind
+
+
+def _pictures(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise DataError(f"there is no {source}", fix="a picture, or a folder of pictures")
+    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGES and not path.name.startswith("."))
+    if not files:
+        raise DataError(f"{source} holds no pictures", fix=f"files that end in {', '.join(IMAGES[:4])}, ...")
+    return files

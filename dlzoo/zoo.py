@@ -1,0 +1,237 @@
+"""The catalogue: a file under configs/model is a model of the zoo.
+
+Reads the config tree as plain YAML and builds what a file names. Only names on the allow-list are ever called: a config is data.
+"""
+
+import fnmatch
+import functools
+import importlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dlzoo import schema
+from dlzoo.errors import CheckpointError, ConfigError, UnsafeError, suggest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OWN_LAYERS = ("models", "tasks", "datamodules", "callbacks", "optim")  # of dlzoo: what a config may name
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the catalogue says of one model.
+
+    Args:
+        name: the name of its file under configs/model.
+        target: the function that builds it.
+        arguments: that function's arguments, with the file's values.
+        summary: the comment at the head of the file: paper, section, size.
+        path: the file.
+    """
+
+    name: str
+    target: str
+    arguments: dict[str, Any]
+    summary: str
+    path: Path
+
+    @property
+    def parameters(self) -> int:
+        """The number of trainable parameters, counted without taking memory for them."""
+        import torch
+
+        with torch.device("meta"):
+            net = build({"_target_": self.target, **self.arguments})
+        return sum(parameter.numel() for parameter in net.parameters())
+
+
+def config_dir() -> Path:
+    """The zoo's own configs: inside the installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def config_dirs(extra: str | Path | None = None) -> list[Path]:
+    """Where configs are looked for, first to last: `extra` (--config-dir), ./configs, the zoo's own."""
+    found = [Path(extra).resolve()] if extra else []
+    own = config_dir()
+    here = Path.cwd() / "configs"
+    if here.is_dir() and here.resolve() != own:
+        found.append(here.resolve())
+    return [*found, own]
+
+
+def list_configs(group: str, pattern: str = "*", extra: str | Path | None = None) -> list[str]:
+    """The names of the files of one group, with numbers in order: resnet20, resnet110."""
+    files = (path for folder in config_dirs(extra) for path in (folder / group).glob("*.yaml"))
+    return sorted({path.stem for path in files if fnmatch.fnmatch(path.stem, pattern)}, key=_natural)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The models whose name matches a shell pattern.
+
+    Args:
+        pattern: for example "*resnet*".
+    """
+    return list_configs("model", pattern)
+
+
+def model_info(name: str) -> ModelInfo:
+    """What the catalogue says of a model, without importing torch.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    for folder in config_dirs():
+        path = folder / "model" / f"{name}.yaml"
+        if path.is_file():
+            break
+    else:
+        hint = suggest(name, list_models())
+        raise ConfigError(f"there is no model {name!r}{': ' + hint if hint else ''}", fix="dlzoo list models")
+    text = path.read_text(encoding="utf-8")
+    arguments = read_yaml(text)
+    target = arguments.pop("_target_")
+    return ModelInfo(name, target, arguments, leading_comment(text), path)
+
+
+def create_model(name: str, pretrained: bool = False, **overrides: Any) -> "nn.Module":
+    """A model of the catalogue.
+
+    Args:
+        name: a name that `list_models` gives.
+        pretrained: with the published weights; where num_classes or in_channels differ from theirs, the layers that do not
+            fit keep their random weights.
+        overrides: other values for the arguments in its file, such as num_classes=100.
+
+    Raises:
+        ConfigError: no such model or argument, a value that it refuses, or no published weights.
+        DataError: the weights can not be downloaded; the text says where to put the file.
+        CheckpointError: the file holds another model's weights.
+    """
+    info = model_info(name)
+    node = {"_target_": info.target, **info.arguments, **overrides}
+    schema.check_call(node, where=f"create_model({name!r})")
+    net = build(node)
+    if pretrained:
+        _load_published(net, name)
+    return net
+
+
+def build(node: Any) -> Any:
+    """What a plain config describes: a mapping with `_target_` becomes the call of that target, all else is kept.
+
+    Args:
+        node: mappings, lists and plain values; `_partial_: true` beside `_target_` gives a function that waits for the rest.
+
+    Raises:
+        UnsafeError: the target is not on the allow-list.
+        ConfigError: the target refuses its arguments.
+    """
+    if isinstance(node, Mapping):
+        arguments = {key: build(value) for key, value in node.items() if key not in ("_target_", "_partial_")}
+        if "_target_" not in node:
+            return arguments
+        call = locate(node["_target_"])
+        if node.get("_partial_"):
+            return functools.partial(call, **arguments)
+        try:
+            return call(**arguments)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(str(error), where=f"the call of {node['_target_']}") from error
+    if isinstance(node, list | tuple):
+        return [build(value) for value in node]
+    return node
+
+
+def locate(target: str) -> Callable[..., Any]:
+    """The function or class that a `_target_` names, if a config may call it.
+
+    Raises:
+        UnsafeError: it may not: only public names of the zoo's own layers, and those that schema.FOREIGN lists, are called.
+        ConfigError: the zoo has no such name.
+    """
+    parts = target.split(".")
+    own = len(parts) > 2 and parts[0] == "dlzoo" and parts[1] in OWN_LAYERS
+    if not own and target not in schema.FOREIGN:
+        raise UnsafeError(
+            f"{target!r} is not on the list of what a config may call",
+            where="_target_",
+            safe="nothing was run",
+            fix="name a target of dlzoo, or build the object in Python",
+        )
+    module, name = target.rsplit(".", 1)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("dlzoo", module.split(".")[0])):
+            raise
+        raise ConfigError(f"there is no {target!r}: {error}", where="_target_") from error
+    # an alias inside one of our modules (dlzoo.tasks.x.os.system) is not ours: the object itself must be
+    if own and (name.startswith("_") or not callable(found) or not str(found.__module__).startswith("dlzoo.")):
+        raise UnsafeError(f"{target!r} is not a public function or class of dlzoo", where="_target_", safe="nothing was run")
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML that also reads 1e-4 as a number, as Hydra does."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def read_yaml(text: str) -> Any:
+    """YAML as plain values; nothing in it can name a class."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def cache_dir() -> Path:
+    """Where downloads and decoded data are kept: $DLZOO_CACHE, else ~/.cache/dlzoo."""
+    return Path(os.environ.get("DLZOO_CACHE") or Path.home() / ".cache" / "dlzoo")
+
+
+def leading_comment(text: str) -> str:
+    """The comment lines at the head of a config file, joined; Hydra's package line is left out."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line.lstrip("# ").rstrip())
+    return " ".join(lines)
+
+
+def _load_published(net: "nn.Module", name: str) -> None:
+    import torch
+
+    from dlzoo import pretrained
+    from dlzoo.data.download import fetch
+
+    source = pretrained.source(name)
+    path = cache_dir() / "weights" / source.url.rsplit("/", 1)[-1]
+    fetch([source.url], path, sha256=source.sha256, size=source.size)
+    published = pretrained.convert(name, torch.load(path, map_location="cpu", weights_only=True))
+    own = net.state_dict()
+    fitting = {key: value for key, value in published.items() if key in own and own[key].shape == value.shape}
+    # the first and the last layer may differ in width; anything else means that this is another model
+    misfits = [key for key in own if key not in fitting]
+    layers = {key.rsplit(".", 1)[0] for key in misfits}
+    if len(layers) > 2:
+        raise CheckpointError(
+            f"{path.name} does not hold the weights of {name}: {len(misfits)} of {len(own)} tensors differ",
+            where=", ".join(misfits[:3]),
+            fix="leave arguments that change the architecture at their defaults, or pretrained=False",
+        )
+    net.load_state_dict(own | fitting)
+
+
+def _natural(name: str) -> list[tuple[int, str | int]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]

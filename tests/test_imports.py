@@ -1,0 +1,144 @@
+"""Who may import whom: this file is the table of design.md."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "dlzoo"
+
+# a folder of dlzoo -> the folders and files of dlzoo that it may import, besides itself
+MAY = {
+    "ops": set(),
+    "nn": {"ops"},
+    "models": {"nn", "ops"},
+    "losses": {"ops"},
+    "data": {"ops", "errors"},
+    "optim": set(),
+    "adapt": set(),
+    "compress": set(),
+    "pretrained": {"errors"},
+    "plots": set(),
+    "tasks": {"losses", "optim", "data", "ops", "errors"},
+    "datamodules": {"data", "errors"},
+    "callbacks": {"optim", "plots", "errors"},
+    "export": {"ops", "plots", "errors"},
+    "explain": {"ops", "plots", "errors"},
+    "scratch": set(),
+    "errors": set(),
+    "schema": {"errors"},
+    "zoo": {"schema", "errors", "pretrained", "data"},
+    "rundir": {"errors", "plots", "verbs"},
+    "verbs": {"errors", "rundir", "run", "zoo", "export", "data"},
+    "compose": {"errors", "schema", "zoo", "data"},
+    "run": {"compose", "errors", "rundir", "schema", "zoo"},
+    "cli": {"errors", "rundir", "run", "verbs", "zoo"},
+}
+LIGHTNING = {"tasks", "datamodules", "callbacks", "run"}
+HYDRA = {"compose", "run", "sweep"}
+
+
+def _files():
+    return sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.parts)
+
+
+def _layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path):
+    """The modules that a file imports anywhere, inside functions too; type checking alone does not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            assert all(alias.name != "*" for alias in node.names), f"{path}: no star"
+            if node.module == "dlzoo":
+                yield from ((f"dlzoo.{alias.name}", node) for alias in node.names)
+            else:
+                yield node.module, node
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_its_layer_may(path):
+    layer = _layer(path)
+    if layer in ("__init__", "__main__"):
+        return
+    for name, _ in _imports(path):
+        top = name.split(".")[0]
+        if top == "dlzoo":
+            other = name.split(".")[1] if "." in name else "__init__"
+            allowed = MAY[layer] | {"__version__"} | (set() if layer == "models" else {layer})
+            assert other in allowed, f"{layer} may not import {name}"
+        if top in ("lightning", "pytorch_lightning"):
+            assert layer in LIGHTNING, f"{layer} may not know Lightning"
+        if top in ("hydra", "omegaconf"):
+            assert layer in HYDRA, f"{layer} may not know Hydra"
+
+
+def test_the_table_knows_every_layer():
+    assert {_layer(path) for path in _files()} - {"__init__", "__main__"} <= set(MAY)
+
+
+def test_no_circle():
+    """Files import one another only downwards (imports inside functions are calls, not structure)."""
+    graph = {}
+    for path in _files():
+        module = ".".join(["dlzoo", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        top_level = {id(node) for node in tree.body}
+        graph[module] = {name for name, node in _imports(path) if name.startswith("dlzoo") and id(node) in top_level}
+    done, stack = set(), []
+
+    def visit(module):
+        assert module not in stack, " -> ".join([*stack, module])
+        if module in done or module not in graph:
+            return
+        stack.append(module)
+        for other in graph[module]:
+            visit(other if other in graph else other.rsplit(".", 1)[0])
+        done.add(stack.pop())
+
+    for module in graph:
+        visit(module)
+
+
+def test_import_dlzoo_is_light():
+    code = "import sys, dlzoo; heavy = {'torch', 'lightning', 'numpy', 'hydra', 'matplotlib'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_config_is_checked_before_torch_is_imported():
+    code = (
+        "import sys, dlzoo\n"
+        "try:\n    dlzoo.compose('seed=abc')\n"
+        "except Exception as error:\n    assert 'seed' in str(error)\n"
+        "else:\n    sys.exit('accepted')\n"
+        "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_file_of_the_wrong_name():
+    names = {path.name for path in _files()}
+    assert not names & {"utils.py", "common.py", "helpers.py", "base.py"}
+
+
+def test_files_stay_short():
+    long = {str(path.relative_to(PACKAGE)): n for path in _files() if (n := len(path.read_text().splitlines())) > 350}
+    assert not long
