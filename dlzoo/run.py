@@ -130,7 +130,10 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
     task = zoo.build(
         {**config["task"], "net": net, "optimizer": zoo.build(config["optimizer"]), "scheduler": zoo.build(config["scheduler"])}
     )
-    callbacks = list(zoo.build(config["callbacks"]).values())
+    # without validation there is nothing to monitor: the last weights are the best there are
+    validates = data.validates and trainer_node["limit_val_batches"] != 0
+    watched = {name: node for name, node in config["callbacks"].items() if validates or not node.get("monitor")}
+    callbacks = list(zoo.build(watched).values())
     loggers = list(zoo.build(config["logger"]).values())
     plain = {"enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
     trainer = zoo.build(
@@ -271,6 +274,8 @@ def _device(trainer: "L.Trainer") -> str:
 
 def _quiet() -> None:
     """Keeps back what no user can act on; what they can goes through our own words."""
+    import lightning  # noqa: F401, which sets the level of its loggers when it is imported
+
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

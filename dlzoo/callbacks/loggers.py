@@ -136,7 +136,7 @@ def wandb(run_dir: str, project: str, name: str, tags: list[str], timeout: float
             save_dir=run_dir,
             offline=offline,
             tags=list(tags),
-            settings=client.Settings(init_timeout=timeout),
+            settings=client.Settings(init_timeout=timeout, silent=True, console="off"),
         )
         if rank_zero_only.rank == 0:
             _ = logger.experiment  # connects now, so that a failure is met here

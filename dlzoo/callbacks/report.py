@@ -14,7 +14,7 @@ from dlzoo.plots import figure
 from dlzoo.plots.confusion import confusion
 from dlzoo.plots.curves import curves
 from dlzoo.plots.history import read_metrics
-from dlzoo.plots.images import image_grid
+from dlzoo.plots.images import image_grid, save_image
 
 
 class RunReport(L.Callback):
@@ -38,12 +38,11 @@ class RunReport(L.Callback):
     @property
     def samples_per_second(self) -> float:
         """Mean speed of the training so far."""
-        return self.samples / self.seconds if self.seconds else 0.0
+        seconds = self._elapsed()
+        return self.samples / seconds if seconds else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        self._stop_clock()
-        self._start_clock()
-        return {"seconds": self.seconds, "samples": self.samples}
+        return {"seconds": self._elapsed(), "samples": self.samples}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seconds, self.samples = state["seconds"], state["samples"]
@@ -59,7 +58,10 @@ class RunReport(L.Callback):
         if self._first:
             self._first = False
             if trainer.is_global_zero:
+                self._stop_clock()  # drawing is not training
                 self._draw_samples(trainer, batch)
+                self._draw_example(trainer)
+                self._start_clock()
 
     def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         loss = outputs["loss"]
@@ -78,6 +80,7 @@ class RunReport(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if not trainer.sanity_checking:
+            self._log_evaluation(trainer)
             self._draw(trainer, "validation")
 
     def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -92,6 +95,7 @@ class RunReport(L.Callback):
         self._watch(outputs, batch)
 
     def on_test_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._log_evaluation(trainer)
         self._draw(trainer, "test")
 
     # --- numbers
@@ -110,9 +114,10 @@ class RunReport(L.Callback):
             self._since = time.perf_counter()
 
     def _stop_clock(self) -> None:
-        if self._since is not None:
-            self.seconds += time.perf_counter() - self._since
-            self._since = None
+        self.seconds, self._since = self._elapsed(), None
+
+    def _elapsed(self) -> float:
+        return self.seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)
 
     def _log_training(self, trainer: L.Trainer) -> None:
         loss = self._loss.item() / self._batches
@@ -125,17 +130,16 @@ class RunReport(L.Callback):
                 fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or trainer.precision=32",
             )
         self._loss, self._batches = None, 0
-        self._stop_clock()
-        self._start_clock()
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        numbers = {
-            "train/loss": loss,
-            "lr": rate,
-            "samples_per_second": self.samples_per_second,
-            "epoch": trainer.current_epoch,
-        }
+        self._log(trainer, {"train/loss": loss, "lr": rate, "samples_per_second": self.samples_per_second})
+
+    def _log_evaluation(self, trainer: L.Trainer) -> None:
+        stage = "test/" if trainer.testing else "val/"
+        self._log(trainer, {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(stage)})
+
+    def _log(self, trainer: L.Trainer, numbers: dict[str, float]) -> None:
         for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=step)
+            logger.log_metrics({**numbers, "epoch": trainer.current_epoch}, step=trainer.global_step)
 
     # --- pictures
 
@@ -177,10 +181,18 @@ class RunReport(L.Callback):
             captions = [_caption(entry[3], entry[4], classes) for entry in worst]
             figure.save(image_grid(images, captions, f"{self.title}, {split}: the worst mistakes"), self.dir / "mistakes.png")
 
+    def _draw_example(self, trainer: L.Trainer) -> None:
+        """One test picture as a file, so that the printed command for a prediction has something to work on."""
+        images, _ = trainer.datamodule.test_images(1)
+        if images.ndim == 4:
+            save_image(trainer.datamodule.preprocess.denormalize(images)[0], self.dir / "example.png")
+
     def _draw_curves(self, trainer: L.Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()
-        figure.save(curves(read_metrics(self.dir / "metrics.csv"), self.title), self.dir / "curves.png")
+        history = read_metrics(self.dir / "metrics.csv")
+        history.pop("samples_per_second", None)  # for the table, not for the eye
+        figure.save(curves(history, self.title), self.dir / "curves.png")
 
     def _draw_samples(self, trainer: L.Trainer, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch

@@ -1,5 +1,6 @@
 """The screen: a bar on a terminal, tqdm in a notebook, plain lines in a log."""
 
+import logging
 import sys
 import time
 from typing import Any, Protocol
@@ -7,6 +8,8 @@ from typing import Any, Protocol
 import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger("dlzoo")
 
 REDRAW = 0.25  # seconds between two looks at the bar: it follows the clock, not the steps
 PLAIN = 30.0  # seconds between two plain lines within an epoch
@@ -56,7 +59,9 @@ class Screen(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if self.bar:
             self.bar.stop()
-            self.bar.print(self._line(trainer))
+            line = self._line(trainer)
+            self.bar.print(line)
+            log.debug(line)
 
     def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
         if self.bar:

@@ -4,6 +4,7 @@ Members are checked before a byte of them is written: plain files and folders on
 on their number, their size and how far they unpack. What fails a check is refused, not repaired.
 """
 
+import lzma
 import os
 import shutil
 import stat
@@ -12,11 +13,12 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dlzoo.errors import DataError, DlzooError, StorageError, UnsafeError
+from dlzoo.errors import DataError, StorageError, UnsafeError
 
 __all__ = ["Limits", "extract", "members"]
 
@@ -38,7 +40,7 @@ class Limits:
 
 _FREE = 16 << 20  # small archives may pack as well as they like: black images do
 _CHUNK = 1 << 20
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
 
 
 def members(archive: Path, limits: Limits = Limits()) -> Iterator[tuple[str, bytes]]:
@@ -101,17 +103,9 @@ def _checked(archive: Path, limits: Limits) -> Iterator[tuple[str, Iterator[byte
     if not archive.is_file():
         raise DataError(f"there is no archive {archive}.", where=str(archive))
     budget = _Budget(archive, limits)
-    try:
+    with budget.watched():
         source = _zip_files if zipfile.is_zipfile(archive) else _tar_files
         yield from source(archive, budget)
-    except DlzooError:
-        raise
-    except (*_BROKEN, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's, not the archive's
-        raise DataError(
-            f"{archive} is damaged ({error}).", where=str(archive), fix=f"delete {archive} and get it again"
-        ) from error
 
 
 class _Budget:
@@ -133,18 +127,42 @@ class _Budget:
         return name
 
     def chunks(self, file: IO[bytes]) -> Iterator[bytes]:
-        while chunk := file.read(_CHUNK):
-            self.bytes += len(chunk)
-            if self.bytes > self.most:
-                raise self.refusal(f"it unpacks to more than {self.most} bytes")
-            yield chunk
+        with self.watched():
+            while chunk := file.read(_CHUNK):
+                self.bytes += len(chunk)
+                if self.bytes > self.most:
+                    raise self.refusal(f"it unpacks to more than {self.most} bytes")
+                yield chunk
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Turns what the readers of archives raise into an error that names this one."""
+        try:
+            yield
+        except (*_BROKEN, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, not the archive's
+            fix = f"delete {self.archive} and get it again"
+            raise DataError(f"{self.archive} is damaged ({error}).", where=str(self.archive), fix=fix) from error
 
     def refusal(self, why: str) -> UnsafeError:
         return UnsafeError(f"{self.archive.name} is refused: {why}.", where=str(self.archive), safe="nothing was unpacked")
 
 
+class _Header(tarfile.TarInfo):
+    """Notes when the blocks that end an archive are read: tarfile takes one that stops anywhere for complete."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            tar.ended = True
+            raise
+
+
 def _tar_files(archive: Path, budget: _Budget) -> Iterator[tuple[str, Iterator[bytes]]]:
-    with tarfile.open(archive, "r|*") as tar:  # a stream: nothing is held but the current member
+    with tarfile.open(archive, "r|*", tarinfo=_Header) as tar:  # a stream: nothing is held but the current member
         for member in tar:
             name = budget.name(member.name)
             if member.isdir():
@@ -153,6 +171,8 @@ def _tar_files(archive: Path, budget: _Budget) -> Iterator[tuple[str, Iterator[b
             if file is None:
                 raise budget.refusal(f"the member {name!r} is a link or a device")
             yield name, budget.chunks(file)
+        if not getattr(tar, "ended", False):
+            raise EOFError("it stops before its end")
 
 
 def _zip_files(archive: Path, budget: _Budget) -> Iterator[tuple[str, Iterator[bytes]]]:

@@ -80,7 +80,7 @@ def _load(path: Path) -> Splits | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
             return Splits(**tensors, edition=(file.metadata() or {}).get("edition", ""))
     except (SafetensorError, OSError, TypeError) as error:
         _log.warning("the cache %s is damaged and is made again (%s)", path, error)

@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -33,7 +34,9 @@ CIFAR100_CLASSES = tuple(
     fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
     mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit
     raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower
-    sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905 (a hundred quotes would hide the names)
+    sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf
+    woman worm
+    """.split()  # noqa: SIM905 (a hundred quotes would hide the names)
 )
 
 
@@ -138,9 +141,12 @@ def _unpacked(place: Path, published: Publication) -> Found | None:
     for folder in (place / published.folder, place):
         files = {name: folder / name for name in names}
         if all(path.is_file() for path in files.values()):
-            read = lambda files=files: _from_pickles({name: path.read_bytes() for name, path in files.items()}, published)
-            return "pickles", list(files.values()), read
+            return "pickles", list(files.values()), partial(_from_files, files, published)
     return None
+
+
+def _from_files(files: dict[str, Path], published: Publication) -> Splits:
+    return _from_pickles({name: path.read_bytes() for name, path in files.items()}, published)
 
 
 def _archived(place: Path, published: Publication) -> Found | None:
@@ -205,8 +211,8 @@ def _picture_folders(place: Path) -> Found | None:
         for entry in sorted(os.scandir(place / split / name), key=lambda entry: entry.name)
         if entry.name.lower().endswith(EXTENSIONS)
     ]
-    read = lambda: _from_pictures((path.relative_to(place).as_posix(), path.read_bytes()) for path in files)
-    return "folders", files, read
+    contents = ((path.relative_to(place).as_posix(), path.read_bytes()) for path in files)
+    return "folders", files, lambda: _from_pictures(contents)
 
 
 def _picture_archives(place: Path) -> Found | None:

@@ -31,9 +31,7 @@ def offline() -> bool:
     return os.environ.get("DLZOO_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}
 
 
-def fetch(
-    urls: Sequence[str], path: Path, *, sha256: str, size: int | None = None, progress: Progress | None = None
-) -> Path:
+def fetch(urls: Sequence[str], path: Path, *, sha256: str, size: int | None = None, progress: Progress | None = None) -> Path:
     """Makes sure that `path` is the file with this hash, downloading it where it is missing.
 
     Args:

@@ -1,38 +1,28 @@
-"""Folders of pictures, one folder a class, and the batches made of them by worker processes.
+"""Finds the pictures in a folder of class folders, and which of them train, validate and test.
 
-What happens to a sample is a pure function of (seed, epoch, index): the sampler hands the epoch and the index to the data set,
-which seeds the sample's own random numbers from them. Neither the number of workers nor of ranks changes what is learned.
-
-Source: the random crop is that of Szegedy et al. 2014, https://arxiv.org/abs/1409.4842, section 6: 8 to 100 % of the area,
-sides in proportion 3:4 to 4:3.
+No torch here: a config counts the classes before torch is imported.
 """
 
-from __future__ import annotations
-
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from dlzoo.errors import DataError
 
-from dlzoo.data.augment import BatchAugment
-from dlzoo.data.order import EpochOrder
-from dlzoo.data.preprocess import Preprocess, read_image, to_tensor
-from dlzoo.data.streams import generator
-from dlzoo.errors import DataError, DlzooError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-__all__ = ["FolderBatches", "PictureFiles", "class_folders", "pictures"]
+__all__ = ["EXTENSIONS", "class_folders", "class_names", "pictures"]
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 Sample = tuple[Path, int]
+
+
+def class_names(root: Path) -> tuple[str, ...]:
+    """The classes of a data set: the folders in root/train, or in root itself where there is no train/.
+
+    Raises:
+        DataError: root is missing or has no class folders.
+    """
+    return class_folders(root / "train" if (root / "train").is_dir() else root)
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
@@ -74,168 +64,3 @@ def pictures(root: Path, classes: Sequence[str]) -> list[Sample]:
             raise DataError(f"the class {name!r} has no pictures.", where=str(root / name), fix=fix)
         samples += [(path, label) for path in found]
     return samples
-
-
-class PictureFiles(Dataset):
-    """Pictures as byte tensors of one size; asked for by (epoch, index).
-
-    Args:
-        samples: paths and labels.
-        preprocess: channels, size, and how evaluation crops.
-        train: crop and flip at random; otherwise resize and cut out the centre.
-        seed: the run's seed.
-        flip: mirror half of the training pictures.
-        min_scale: the least share of the area that a random crop takes.
-
-    Shape:
-        ((3, H, W), uint8; label), or the error that a picture gave: an exception raised in a worker process would arrive as
-        another one, with a traceback for a message.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        preprocess: Preprocess,
-        *,
-        train: bool = False,
-        seed: int = 0,
-        flip: bool = True,
-        min_scale: float = 0.08,
-    ) -> None:
-        self.samples, self.preprocess, self.train = samples, preprocess, train
-        self.seed, self.flip, self.min_scale = seed, flip, min_scale
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | DlzooError:
-        epoch, index = key
-        path, label = self.samples[index]
-        try:
-            image = read_image(path, self.preprocess.channels)
-            return self._varied(image, epoch, index) if self.train else self.preprocess.fit(image), label
-        except DlzooError as error:
-            return error
-
-    def _varied(self, image: Image.Image, epoch: int, index: int) -> Tensor:
-        from PIL import Image
-
-        random = generator("augment", self.seed, epoch, index)
-        box = random_box(*image.size, random, self.min_scale)
-        mirrored = bool(torch.rand((), generator=random) < 0.5)
-        # Cropped first and then resized: the filter must not see what lies outside.
-        image = image.crop(box).resize((self.preprocess.width, self.preprocess.height), Image.Resampling.BILINEAR)
-        x = to_tensor(image)
-        return x.flip(-1) if mirrored and self.flip else x
-
-
-def random_box(width: int, height: int, random: torch.Generator, min_scale: float) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a random part of a picture; ten tries, then the centre."""
-    low, high = math.log(3 / 4), math.log(4 / 3)
-    for _ in range(10):
-        scale, proportion, x, y = torch.rand(4, generator=random).tolist()
-        area = width * height * (min_scale + (1 - min_scale) * scale)
-        ratio = math.exp(low + (high - low) * proportion)
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(x * (width - w + 1)), int(y * (height - h + 1))
-            return left, top, left + w, top + h
-    w, h = min(width, max(1, round(height * 4 / 3))), min(height, max(1, round(width * 4 / 3)))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
-
-
-class FolderBatches:
-    """Iterates over (x, y) batches of picture files, read by worker processes and normalised on the device.
-
-    It is no DataLoader, but holds one: Lightning would give a DataLoader another sampler on several devices.
-
-    Args:
-        files: the pictures.
-        order: which picture comes when. Lightning calls its `set_epoch`.
-        device: where batches go.
-        num_workers: processes that read; 0 reads in this one.
-        channels_last: batches in this memory format.
-
-    Shape:
-        yields x (B, C, H, W), float32 and y (B,), int64.
-    """
-
-    def __init__(
-        self,
-        files: PictureFiles,
-        order: EpochOrder,
-        *,
-        device: torch.device | str = "cpu",
-        num_workers: int = 0,
-        channels_last: bool = False,
-    ) -> None:
-        self.sampler, self.batch_size, self.device = order, order.batch_size, torch.device(device)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._plain = BatchAugment(files.preprocess.mean, files.preprocess.std)
-        self._keys = _BatchKeys(order)
-        self._loader = DataLoader(
-            files,
-            batch_sampler=self._keys,
-            num_workers=num_workers,
-            collate_fn=_collate,
-            pin_memory=self.device.type == "cuda",
-            persistent_workers=num_workers > 0,
-        )
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self._keys.first = batch = self.sampler.start()
-        for item in self._read():
-            if isinstance(item, DlzooError):
-                raise item
-            x, y = (tensor.to(self.device, non_blocking=True) for tensor in item)
-            self.sampler.gave(batch)
-            batch += 1
-            yield self._plain.normalize(x.contiguous(memory_format=self.memory_format)), y
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were given, not how many the workers have read ahead."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on after the batches that `state` counts."""
-        self.sampler.load_state_dict(state)
-
-    def _read(self) -> Iterator[tuple[Tensor, Tensor] | DlzooError]:
-        try:
-            yield from self._loader
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                "a process that reads pictures died.",
-                where=str(error).splitlines()[0],
-                fix="data.num_workers=0, or give the machine more memory (in a container: a larger /dev/shm)",
-            ) from error
-
-
-class _BatchKeys:
-    """What the DataLoader asks the data set for: (epoch, index) of each sample of this rank's share of each batch."""
-
-    def __init__(self, order: EpochOrder) -> None:
-        self.order, self.first = order, 0
-
-    def __len__(self) -> int:
-        return len(self.order) - self.first
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, index = self.order.epoch, self.order.permutation()
-        for batch in range(self.first, len(self.order)):
-            low, high = self.order.share(batch)
-            yield [(epoch, sample) for sample in index[low:high].tolist()]
-
-
-def _collate(items: list[tuple[Tensor, int] | DlzooError]) -> tuple[Tensor, Tensor] | DlzooError:
-    for item in items:
-        if isinstance(item, DlzooError):
-            return item
-    images, labels = zip(*items, strict=True)
-    return torch.stack(images), torch.tensor(labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,10 +112,10 @@ def read_image(picture: str | Path | Image.Image, channels: int) -> Image.Image:
     from PIL import Image, ImageOps
 
     try:
-        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        return _converted(image, "L" if channels == 1 else "RGB")
+        with nullcontext(picture) if isinstance(picture, Image.Image) else Image.open(picture) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return _converted(upright, "L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise DataError(f"there is no picture {picture}.", where=str(picture), fix="give the path of a picture") from None
     except Exception as error:  # PIL's decoders raise many types, and each of them means this picture

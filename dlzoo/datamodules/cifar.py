@@ -10,8 +10,9 @@ __all__ = ["CIFAR100_SUPERCLASSES", "Cifar10", "Cifar100"]
 
 CIFAR100_SUPERCLASSES = tuple(
     """aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices household_furniture
-    insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes large_omnivores_and_herbivores medium_mammals
-    non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2""".split()  # noqa: SIM905 (quotes would hide the names)
+    insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes large_omnivores_and_herbivores
+    medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2
+    """.split()  # noqa: SIM905 (quotes would hide the names)
 )
 
 
@@ -20,7 +21,8 @@ class Cifar10(InMemoryImages):
 
     Found in data_dir/cifar10: cifar-10-batches-py/, cifar-10-python.tar.gz, train/ and test/ with class folders of pictures, or
     train.tar and test.tar with those in them; otherwise the archive is downloaded. Pictures that are JPEGs are not the
-    published pixels: `edition` says so, and accuracies are not comparable. Both are normalised by the constants of the published pixels.
+    published pixels: `edition` says so, and accuracies are not comparable. Both are normalised by the constants
+    of the published pixels.
 
     Source: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html; augmentation as in He, Zhang, Ren, Sun 2015,
     https://arxiv.org/abs/1512.03385, section 4.2, whose 45k/5k cut into training and validation is also the default here.

@@ -93,6 +93,11 @@ class InMemoryImages(LightningDataModule):
         return self.published[0] - self.val_size
 
     @property
+    def validates(self) -> bool:
+        """Whether there are validation images."""
+        return self.val_size > 0
+
+    @property
     def splits(self) -> Splits:
         """Both published splits, read when first asked for."""
         if self._splits is None:

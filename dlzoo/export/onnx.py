@@ -1,7 +1,7 @@
 """A trained network -> one ONNX file that takes any batch size.
 
-The file stands alone: weights inside, classes and preprocessing in its metadata, and nothing of the machine that wrote it. The same
-network gives the same bytes.
+The file stands alone: weights inside, classes and preprocessing in its metadata, and nothing of the machine that wrote it.
+The same network gives the same bytes.
 """
 
 import importlib

@@ -78,8 +78,8 @@ class Report:
 def verify_onnx(net: nn.Module, path: Path, batches: Sequence[Tensor], *, tolerance: float = 1e-4) -> Report:
     """Runs `net` and the file on the same batches and compares every output.
 
-    Both compute on the CPU: a GPU may round its convolutions to ten bits (TF32) and would be the less exact of the two. `net` comes
-    back unchanged, on the device where it was.
+    Both compute on the CPU: a GPU may round its convolutions to ten bits (TF32) and would be the less exact of the two. `net`
+    comes back unchanged, on the device where it was.
 
     Args:
         net: the network that was exported.
@@ -135,8 +135,8 @@ def _compare(expected: np.ndarray, found: np.ndarray, path: Path, tolerance: flo
     if max_rel > tolerance:
         raise _refusal(
             path,
-            f"on a batch of {size} its outputs differ by up to {max_abs:.3g}, {max_rel:.3g} of the largest output ({scale:.3g}); "
-            f"the tolerance is {tolerance:g}",
+            f"on a batch of {size} its outputs differ by up to {max_abs:.3g}, {max_rel:.3g} of the largest output "
+            f"({scale:.3g}); the tolerance is {tolerance:g}",
         )
     classes = (size, -1) if expected.ndim < 2 else expected.shape
     agree = expected.reshape(classes).argmax(1) == found.reshape(classes).argmax(1)

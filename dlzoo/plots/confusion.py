@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dlzoo.plots.figure import GREY, INK, blank, clip_text, new
+from dlzoo.plots.figure import GREY, INK, blank, clip_text, new, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 __all__ = ["confusion"]
 
@@ -21,11 +20,11 @@ FIGURE_SPACE = "\N{FIGURE SPACE}"  # as wide as a digit
 WORST = 12  # confusions listed beside a matrix that is too large for counts
 
 
-def confusion(matrix: Tensor, classes: Sequence[str], title: str) -> "Figure":
+def confusion(matrix: "Tensor | np.ndarray", classes: Sequence[str], title: str) -> "Figure":
     """Rows are the true classes, columns the predicted ones; the colour is the share of the row.
 
-    Up to 20 classes each cell shows its count. Beyond, the most frequent confusions are listed beside the matrix, and the colours
-    follow the square root, since a class of many has its mistakes spread thin.
+    Up to 20 classes each cell shows its count. Beyond, the most frequent confusions are listed beside the matrix, and the
+    colours follow the square root, since a class of many has its mistakes spread thin.
 
     Args:
         matrix: counts.
@@ -38,7 +37,7 @@ def confusion(matrix: Tensor, classes: Sequence[str], title: str) -> "Figure":
     Raises:
         ValueError: the matrix is not square, holds a negative count, or there is another number of names.
     """
-    counts = torch.as_tensor(matrix).detach().cpu().double().numpy()
+    counts = numbers(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise ValueError(f"matrix must be square, got shape {tuple(counts.shape)}")
     if len(classes) != len(counts):

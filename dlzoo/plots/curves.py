@@ -1,6 +1,7 @@
 """Learning curves: how losses, accuracies and the learning rate went, one panel each, on one axis of steps."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,8 @@ DECADES = 100.0  # a loss that spans more than this factor is drawn on a log sca
 def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> "Figure":
     """One panel for losses, one for accuracies, one for learning rates, then one for each other metric.
 
-    The last value of every line stands at its end, and the best one of validation is ringed. A noisy line is drawn pale below its
-    moving average. Values that are not finite are left out, and told.
+    The last value of every line stands at its end, and the best one of validation is ringed. A noisy line is drawn pale below
+    its moving average. Values that are not finite are left out, and told.
 
     Args:
         history: metric, such as "val/loss", -> its steps and its values.
@@ -165,7 +166,7 @@ def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
         return steps, values
     edges = np.linspace(0, len(values), MANY // 2 + 1).astype(int)
     keep = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         part = values[low:high]
         if np.isnan(part).all():
             keep.append(low)  # a gap stays a gap

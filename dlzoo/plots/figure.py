@@ -10,11 +10,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
-__all__ = ["COLORS", "GREY", "INK", "blank", "clean", "clip_text", "new", "save"]
+__all__ = ["COLORS", "GREY", "INK", "blank", "clean", "clip_text", "new", "numbers", "save"]
 
 # Okabe and Ito 2008: told apart with any of the usual colour blindnesses, and in grey. Yellow is left out: too pale on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -58,14 +61,24 @@ def clip_text(text: str, length: int) -> str:
     return f"{text[: length - 3 - tail].rstrip()}...{text[-tail:].lstrip()}"
 
 
+def numbers(values: "Tensor | np.ndarray") -> np.ndarray:
+    """`values` in float64, whatever they are made of and wherever they lie."""
+    return np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64)
+
+
 def save(fig: "Figure", path: Path) -> None:
     """Writes `fig` under a temporary name and renames it, so that a reader never finds half a picture.
 
     Args:
         fig: any figure of matplotlib.
         path: the file; its suffix (.png, .svg, .pdf) is the format. Its folder is made if need be.
+
+    Raises:
+        ValueError: `path` is there and no file: renaming onto a device such as /dev/null would destroy it.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"path must be a file or new, got {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

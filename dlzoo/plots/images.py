@@ -3,24 +3,27 @@
 import math
 import textwrap
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dlzoo.plots.figure import COLORS, INK, blank, clip_text, new
+from dlzoo.plots.figure import COLORS, INK, blank, clip_text, new, numbers
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
-__all__ = ["image_grid"]
+__all__ = ["image_grid", "save_image"]
 
 CELL = 1.2  # inches an image is wide
 MARKED = COLORS[1]
 
 
-def image_grid(images: Tensor, captions: Sequence[str], title: str, columns: int = 8, marked: Collection[int] = ()) -> "Figure":
+def image_grid(
+    images: "Tensor | np.ndarray", captions: Sequence[str], title: str, columns: int = 8, marked: Collection[int] = ()
+) -> "Figure":
     """The images row by row, each above its caption of at most two lines.
 
     Args:
@@ -44,7 +47,7 @@ def image_grid(images: Tensor, captions: Sequence[str], title: str, columns: int
         raise ValueError(f"columns must be at least 1, got {columns}")
     if not len(images):
         return blank(title)
-    pixels = torch.nan_to_num(images.detach().float().cpu(), nan=0.0).clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+    pixels = np.nan_to_num(numbers(images), nan=0.0).clip(0, 1).transpose(0, 2, 3, 1)  # (N, H, W, C)
     columns = min(columns, len(pixels))
     rows = math.ceil(len(pixels) / columns)
     lines = [_wrap(caption) for caption in captions]
@@ -69,7 +72,23 @@ def image_grid(images: Tensor, captions: Sequence[str], title: str, columns: int
     return figure
 
 
-def _draw_image(axes: object, image: np.ndarray, extent: tuple[float, float, float, float]) -> None:
+def save_image(image: "Tensor", path: Path) -> None:
+    """One image as a file, pixel for pixel.
+
+    Args:
+        image: values from 0 to 1.
+        path: the file; its suffix is the format.
+
+    Shape:
+        image: (C, H, W) with C = 1 (grey) or 3 (colour).
+    """
+    from PIL import Image
+
+    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()  # (H, W, C)
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path)
+
+
+def _draw_image(axes: "Axes", image: np.ndarray, extent: tuple[float, float, float, float]) -> None:
     """Square pixels for a small image, averaged ones for an image larger than its place."""
     small = image.shape[1] <= 2 * CELL * 100
     axes.imshow(

@@ -126,7 +126,7 @@ def _misfit(name: str, found: Mapping[str, Tensor]) -> CheckpointError:
     """What the file looks like, and what it lacks and has too much."""
     keys, missing = _weights(found), []
     unexpected = list(keys)
-    for ours, theirs, shape in _layout(name):
+    for ours, theirs, shape in sorted(_layout(name), key=lambda entry: None in entry[2]):  # what fits anything comes last
         wanted = ours if _by_order(name) else theirs
         named_so = (key for key in unexpected if (_same_kind(key, ours) if _by_order(name) else key == theirs))
         match = next((key for key in named_so if _fits(found[key], shape)), None)
@@ -135,13 +135,15 @@ def _misfit(name: str, found: Mapping[str, Tensor]) -> CheckpointError:
         else:
             unexpected.remove(match)
     other = next((size for size in SIZES if _pairs(size, found) is not None), None)
-    what = f"it is a {other}" if other else f"{len(keys)} tensors" + ("" if missing or unexpected else ", in another order")
+    what = f"these are the weights of {other}" if other else f"{len(keys)} tensors"
+    if not other and not missing and not unexpected:
+        what += " in another order"
     ends = " ... ".join(_show(key, tuple(found[key].shape)) for key in (keys[0], keys[-1]))
     extra = [_show(key, tuple(found[key].shape)) for key in unexpected]
     lines = [f"{what}: {ends}"]
     for title, tensors in (("missing", missing), ("unexpected", extra)):
         lines.append(f"{title} {len(tensors)}" + (": " + ", ".join(tensors[:3]) if tensors else ""))
-    fix = f"dlzoo.create_model({other!r}, pretrained=True)" if other else ""
+    fix = f"dlzoo.create_model({other!r})" if other else ""
     return CheckpointError(f"the file does not hold the weights of {name}", where="\n         ".join(lines), fix=fix)
 
 

@@ -104,7 +104,8 @@ class Classification(L.LightningModule):
             of, _, what = name.partition("_")
             if of == stage:
                 metric.update(losses) if what == "loss" else metric.update(logits, y)
-                self.log(f"{stage}/{what}", metric, on_step=False, on_epoch=True, batch_size=len(y))
+                # the run report hands them to the loggers, with the training loss, on one count of steps
+                self.log(f"{stage}/{what}", metric, on_step=False, on_epoch=True, logger=False, batch_size=len(y))
         return {"logits": logits, "losses": losses}  # for the run report's pictures
 
     def _mix(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
