@@ -12,7 +12,7 @@ _HOME = {
     "create_model": "dlzoo.zoo",
     "list_models": "dlzoo.zoo",
     "model_info": "dlzoo.zoo",
-    "compose": "dlzoo.compose",
+    "compose": "dlzoo.config",
     "train": "dlzoo.run",
     "load": "dlzoo.verbs",
     "Run": "dlzoo.rundir",

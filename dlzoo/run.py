@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from dlzoo import rundir, schema, zoo
-from dlzoo.compose import check, compose, config_keys, hydra_flags
+from dlzoo.config import check, compose, config_keys, hydra_flags
 from dlzoo.errors import ConfigError, StorageError, suggest
 from dlzoo.rundir import Run
 
@@ -56,9 +56,9 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
     if first:
         rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
         rundir.write_text(run.dir / "overrides.yaml", OmegaConf.to_yaml(overrides) if overrides else "[]\n")
+    _quiet()
     import lightning as L
 
-    _quiet()
     started = time.monotonic()
     L.seed_everything(config["seed"], workers=True, verbose=False)
     task, data, trainer = build(config)
@@ -274,6 +274,9 @@ def _device(trainer: "L.Trainer") -> str:
 
 def _quiet() -> None:
     """Keeps back what no user can act on; what they can goes through our own words."""
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # the profiler reports on the GPU that it did not find; read by torch's import
     import lightning  # noqa: F401, which sets the level of its loggers when it is imported
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -55,7 +56,7 @@ class Config:
     channels_last: bool = False
     compile: bool = False
     optimized_metric: str = "val/loss"
-    optimized_mode: Literal['min', 'max'] = "min"
+    optimized_mode: Literal["min", "max"] = "min"
     tags: list[str] = field(default_factory=list)
 
 
@@ -63,18 +64,18 @@ class Config:
 class Trainer:
     """lightning.Trainer, as far as a config sets it."""
 
-    accelerator: Literal['auto', 'cpu', 'gpu', 'cuda', 'mps'] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: PositiveInt | str | list[int] = "auto"
     num_nodes: PositiveInt = 1
     strategy: str = "auto"
-    precision: Literal['auto', 32, 64, '32-true', '64-true', 'bf16-mixed', '16-mixed', 'bf16-true', '16-true'] = 32
+    precision: Literal["auto", 32, 64, "32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"] = 32
     max_epochs: PositiveInt | Literal[-1] | None = None
     min_epochs: NonNegativeInt | None = None
     max_steps: NonNegativeInt | Literal[-1] = -1
     max_time: str | None = None
     accumulate_grad_batches: PositiveInt = 1
     gradient_clip_val: NonNegativeFloat | None = None
-    gradient_clip_algorithm: Literal['norm', 'value'] | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
     limit_train_batches: NonNegativeFloat | None = None
     limit_val_batches: NonNegativeFloat | None = None
     limit_test_batches: NonNegativeFloat | None = None
@@ -84,11 +85,11 @@ class Trainer:
     check_val_every_n_epoch: PositiveInt | None = 1
     num_sanity_val_steps: int = 0
     log_every_n_steps: PositiveInt = 10
-    deterministic: bool | Literal['warn'] = False
+    deterministic: bool | Literal["warn"] = False
     benchmark: bool | None = None
     detect_anomaly: bool = False
     sync_batchnorm: bool = False
-    profiler: Literal['simple', 'advanced', 'pytorch'] | None = None
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
 
 
 @dataclass
@@ -126,8 +127,8 @@ class ModelCheckpoint:
     dirpath: str
     filename: str | None = None
     monitor: str | None = None
-    mode: Literal['min', 'max'] = "min"
-    save_last: bool | Literal['link'] | None = None
+    mode: Literal["min", "max"] = "min"
+    save_last: bool | Literal["link"] | None = None
     save_top_k: int = 1
     save_weights_only: bool = False
     auto_insert_metric_name: bool = True
@@ -145,6 +146,9 @@ FOREIGN: dict[str, type] = {
 }
 
 
+BUILT = ("model", "data", "task", "optimizer", "scheduler", "trainer")  # the parts of a run that a `_target_` builds
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong with a config: the dotted key, a sentence, and a hint or ''."""
@@ -158,6 +162,14 @@ def faults(config: Mapping[str, Any]) -> Iterator[Fault]:
     """Everything that is wrong with the types, names and ranges of a whole composed config."""
     yield from _check(config, dataclass_parameters(Config), "", "the config")
     yield from _calls(config, "")
+    parts = {name: node for name in BUILT if isinstance(node := config.get(name), Mapping)}
+    yield from (
+        Fault(name, f"{name} names nothing to build", f"{name}=NAME") for name in parts if "_target_" not in parts[name]
+    )
+    for name, key in (("model", "num_classes"), ("model", "in_channels"), ("task", "num_classes")):
+        ours, theirs = parts.get(name, {}).get(key), parts.get("data", {}).get(key)
+        if _whole(ours) and _whole(theirs) and ours != theirs:  # on a GPU it would be an assert deep in a kernel
+            yield Fault(f"{name}.{key}", f"{name}.{key} is {ours}, and the data have {theirs}")
 
 
 def check_call(node: Mapping[str, Any], where: str) -> None:
@@ -274,7 +286,7 @@ def _parameters(function: ast.FunctionDef) -> dict[str, Parameter] | None:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _whole(value: Any) -> bool:

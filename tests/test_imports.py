@@ -33,12 +33,12 @@ MAY = {
     "zoo": {"schema", "errors", "pretrained", "data"},
     "rundir": {"errors", "plots", "verbs"},
     "verbs": {"errors", "rundir", "run", "zoo", "export", "data"},
-    "compose": {"errors", "schema", "zoo", "data"},
-    "run": {"compose", "errors", "rundir", "schema", "zoo"},
+    "config": {"errors", "schema", "zoo", "data"},
+    "run": {"config", "errors", "rundir", "schema", "zoo"},
     "cli": {"errors", "rundir", "run", "verbs", "zoo"},
 }
 LIGHTNING = {"tasks", "datamodules", "callbacks", "run"}
-HYDRA = {"compose", "run", "sweep"}
+HYDRA = {"config", "run", "sweep"}
 
 
 def _files():

@@ -130,17 +130,17 @@ def wandb(run_dir: str, project: str, name: str, tags: list[str], timeout: float
     from lightning.pytorch.loggers import WandbLogger
 
     def start(offline: bool) -> Logger:
-        logger = WandbLogger(
+        if rank_zero_only.rank != 0:
+            return WandbLogger(project=project, save_dir=run_dir, offline=offline)
+        run = client.init(
             name=name,
             project=project,
-            save_dir=run_dir,
-            offline=offline,
+            dir=run_dir,
             tags=list(tags),
+            mode="offline" if offline else "online",
             settings=client.Settings(init_timeout=timeout, silent=True, console="off"),
         )
-        if rank_zero_only.rank == 0:
-            _ = logger.experiment  # connects now, so that a failure is met here
-        return logger
+        return WandbLogger(experiment=run, save_dir=run_dir)
 
     if os.environ.get("WANDB_MODE") == "offline" or not _has_account():
         log.info("wandb: no account here, so the run is kept offline; later: wandb sync %s/wandb/offline-run-*", run_dir)

@@ -1,6 +1,5 @@
 """Where the time of a training step goes."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ class Profile(L.Callback):
     def __init__(self, run_dir: str, skip: int = 5, rows: int = 40) -> None:
         self.path, self.skip, self.rows = Path(run_dir) / "profile.txt", skip, rows
         self.profiler: profile | None = None
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it reports on the GPU that it did not find
 
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.is_global_zero and self.profiler is None and batch_idx >= self.skip:

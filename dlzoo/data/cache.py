@@ -102,7 +102,7 @@ def _save(splits: Splits, path: Path) -> bool:
         os.replace(partial, path)
         return True
     except Exception as error:  # safetensors wraps the disk's errors in its own type
-        _log.info("no cache at %s (%s)", path, error)
+        _log.warning("no cache at %s (%s)", path, error)
         with contextlib.suppress(OSError):
             partial.unlink()
         return False

@@ -4,7 +4,6 @@ import gzip
 import importlib.util
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from dlzoo.data.splits import Splits, held_out
@@ -79,14 +78,14 @@ class Digits(InMemoryImages):
         path = _digits_file(self.data_dir)
         try:
             with gzip.open(path, "rt", encoding="ascii") as file:
-                table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+                table = torch.tensor([[int(value) for value in line.split(",")] for line in file])
             if table.shape != (IMAGES, 65) or table.min() < 0 or table[:, :64].max() != 16 or table[:, 64].max() != 9:
-                raise ValueError(f"expected {IMAGES} rows of 64 pixels in 0..16 and a label in 0..9, got {table.shape}")
+                raise ValueError(f"expected {IMAGES} rows of 64 pixels in 0..16 and a label in 0..9")
         except (OSError, EOFError, ValueError) as error:
             fix = "pip install --force-reinstall scikit-learn"
             raise DataError(f"the digits cannot be read ({error}).", where=str(path), fix=fix) from error
-        pixels = torch.from_numpy((table[:, :64] * 255 + 8) // 16).to(torch.uint8).view(-1, 1, 8, 8)  # 0..16 -> 0..255, rounded
-        labels = torch.from_numpy(table[:, 64].copy())
+        pixels = ((table[:, :64] * 255 + 8) // 16).to(torch.uint8).view(-1, 1, 8, 8)  # 0..16 -> 0..255, rounded
+        labels = table[:, 64].clone()
         train, test = held_out(IMAGES, TEST_SIZE)
         return Splits(pixels[train], labels[train], pixels[test], labels[test])
 

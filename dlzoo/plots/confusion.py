@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlzoo.plots.figure import GREY, INK, blank, clip_text, new, numbers
+from dlzoo.plots.figure import EDGE, GREY, HEAD, INK, blank, clip_text, margins, new, numbers, text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,20 +49,32 @@ def confusion(matrix: "Tensor | np.ndarray", classes: Sequence[str], title: str)
         return blank(title)
     k = len(counts)
     side = min(max(0.55 * k, 2.6), 6.6) if k <= WITH_COUNTS else min(max(0.115 * k, 6.0), 13.0)  # inches of the square
-    listed = k > WITH_COUNTS
-    figure = new(side + (6.6 if listed else 3.2), side + 2.0, title)
+    large = k > WITH_COUNTS
+    names = [clip_text(name, 20 if large else 26) for name in classes]
+    size = 9 if not large else 7 if k <= 60 else 6
+    longest = max(text_width(name, size) for name in names)
+    lines = _worst(counts, [clip_text(name, 24) for name in classes]) if large else []
+    slant = 90 if large else 45 if longest > 0.9 * side / k else 0
+    below = {0: 0.15, 45: 0.71 * longest + 0.12, 90: longest}[slant]  # inches of the names below
+    beside = max(0.3 + max(text_width(line, 9) for line in lines), 3.1) if large else 1.0  # of what stands to the right
+    place = {"left": longest + 0.5, "right": beside + EDGE, "top": (HEAD if title else EDGE) + 0.3, "bottom": below + 0.42}
+    figure = new(place["left"] + side + place["right"], place["top"] + side + place["bottom"], title)
     axes = figure.add_subplot()
-    _draw_matrix(axes, side, counts, [clip_text(name, 20 if listed else 26) for name in classes])
+    margins(figure, **place)
+    _draw_matrix(axes, side, counts, names, size, slant)
     right = np.trace(counts)
     axes.set_title(
         f"{right:,.0f} of {total:,.0f} right: {100 * right / total:.1f} %", fontsize=10, color=GREY, loc="left", pad=8
     )
-    if listed:
-        _list_worst(axes, counts, [clip_text(name, 24) for name in classes], side)
+    if large:
+        style = {"transform": axes.transAxes, "verticalalignment": "top", "parse_math": False, "color": INK}
+        edge = 1 + 0.3 / side
+        axes.text(edge, 1.0, "most frequent mistakes", fontsize=10, fontweight="bold", **style)
+        axes.text(edge, 1 - 0.3 / side, "\n".join(lines), fontsize=9, linespacing=1.5, **style)
     return figure
 
 
-def _draw_matrix(axes: "Axes", side: float, counts: np.ndarray, names: list[str]) -> None:
+def _draw_matrix(axes: "Axes", side: float, counts: np.ndarray, names: list[str], size: float, slant: int) -> None:
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
@@ -73,21 +85,20 @@ def _draw_matrix(axes: "Axes", side: float, counts: np.ndarray, names: list[str]
     palette = colormaps["Blues"].with_extremes(bad="#EEEEEE")
     image = axes.imshow(shares, cmap=palette, norm=PowerNorm(0.5 if large else 1.0, 0, 1), interpolation="nearest")
     if large:  # below the list of mistakes
-        place = {"cax": axes.inset_axes((1 + 0.3 / side, 0.6 / side, 2.6 / side, 0.16 / side)), "orientation": "horizontal"}
+        box, across = (1 + 0.3 / side, 0.6 / side, 2.6 / side, 0.16 / side), "horizontal"
     else:
-        place = {"ax": axes, "fraction": 0.04, "pad": 0.02, "shrink": 0.85}
+        box, across = (1 + 0.15 / side, 0.08, 0.2 / side, 0.84), "vertical"
     ticks = [0, 0.05, 0.25, 0.5, 1] if large else [0, 0.25, 0.5, 0.75, 1]
-    bar = axes.figure.colorbar(image, ticks=ticks, format=lambda share, _: f"{100 * share:g}", **place)
+    bar = axes.figure.colorbar(
+        image, cax=axes.inset_axes(box), orientation=across, ticks=ticks, format=lambda share, _: f"{100 * share:g}"
+    )
     bar.set_label("share of the true class (%)", fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     step = max(1, -(-k // NAMED))
     ticks = np.arange(0, k, step)
-    size = 9 if not large else 7 if k <= 60 else 6
-    slant = (
-        {"rotation": 0} if k <= 4 else {"rotation": 90} if large else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    )
-    axes.set_xticks(ticks, [names[tick] for tick in ticks], fontsize=size, parse_math=False, **slant)
+    turn = {"rotation": slant} | ({"ha": "right", "rotation_mode": "anchor"} if slant == 45 else {})
+    axes.set_xticks(ticks, [names[tick] for tick in ticks], fontsize=size, parse_math=False, **turn)
     axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size, parse_math=False)
     axes.set_xlabel("predicted class", fontsize=10, color=INK)
     axes.set_ylabel("true class", fontsize=10, color=INK)
@@ -110,7 +121,7 @@ def _draw_matrix(axes: "Axes", side: float, counts: np.ndarray, names: list[str]
             )
 
 
-def _list_worst(axes: "Axes", counts: np.ndarray, names: list[str], side: float) -> None:
+def _worst(counts: np.ndarray, names: list[str]) -> list[str]:
     """The cells off the diagonal with the largest counts, in words."""
     mistakes = counts * (1 - np.eye(len(counts)))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:WORST]
@@ -120,7 +131,4 @@ def _list_worst(axes: "Axes", counts: np.ndarray, names: list[str], side: float)
         f"{counts[true, found]:>{digits},.0f}".replace(" ", FIGURE_SPACE) + f"  {names[true]} as {names[found]}"
         for true, found in worst
     ]
-    style = {"transform": axes.transAxes, "verticalalignment": "top", "parse_math": False, "color": INK}
-    left = 1 + 0.3 / side
-    axes.text(left, 1.0, "most frequent mistakes", fontsize=10, fontweight="bold", **style)
-    axes.text(left, 1 - 0.3 / side, "\n".join(lines or ["none"]), fontsize=9, linespacing=1.5, **style)
+    return lines or ["none"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlzoo.plots.figure import COLORS, GREY, INK, blank, clean, new
+from dlzoo.plots.figure import COLORS, EDGE, GREY, HEAD, INK, blank, clean, clip_text, margins, new, text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,8 @@ LINES = ("-", "--", ":", "-.")  # metrics of one stage in one panel
 SMALLER_IS_BETTER = ("loss", "error", "perplexity", "ppl")
 FEW, MANY = 40, 2000  # below FEW values each is marked; above MANY the line is thinned
 DECADES = 100.0  # a loss that spans more than this factor is drawn on a log scale
+LEFT, BELOW, BETWEEN = 0.84, 0.55, 0.36  # inches: for the numbers and names of the panels, and from one to the next
+LABEL_SIZE = 9
 
 
 def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> "Figure":
@@ -51,8 +53,13 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
     heights = [1.5 if panel == "learning rate" else 2.6 for panel in panels]
     figure = new(8.0, 1.0 + sum(heights), title)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (panel, names) in zip(grid, panels.items(), strict=True):
+    place = {"left": LEFT, "top": HEAD if title else EDGE, "bottom": BELOW, "between": BETWEEN}
+    margins(figure, right=2.0, **place)  # before the labels, which stand apart by the heights of the panels
+    widths = [
         _draw_panel(axes, panel, {name: series[name] for name in names})
+        for axes, (panel, names) in zip(grid, panels.items(), strict=True)
+    ]
+    margins(figure, right=max(widths) + 2 * EDGE, **place)
     grid[-1].set_xlabel("step (batches)", fontsize=10, color=INK)
     grid[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     grid[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -74,13 +81,19 @@ def _rank(panel: str) -> tuple[int, str]:
     return {"loss": 0, "accuracy": 1, "learning rate": 3}.get(panel, 2), panel
 
 
-def _draw_panel(axes: "Axes", panel: str, series: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def _draw_panel(axes: "Axes", panel: str, series: dict[str, tuple[np.ndarray, np.ndarray]]) -> float:
+    """Draws one panel; the inches that the labels beside it take."""
+    from matplotlib.transforms import blended_transform_factory
+
     clean(axes)
     finite = np.concatenate([values[np.isfinite(values)] for _, values in series.values()])
     share = panel == "accuracy" and len(finite) and finite.min() >= 0 and finite.max() <= 1
-    axes.set_ylabel(f"{panel} (%)" if share else panel, fontsize=10, color=INK)
+    axes.set_ylabel(f"{panel} (%)" if share else clip_text(panel, 30), fontsize=10, color=INK)
+    axes.yaxis.set_label_coords(0.22, 0.5, blended_transform_factory(axes.figure.dpi_scale_trans, axes.transAxes))
     if panel == "loss" and len(finite) and finite.min() > 0 and finite.max() > DECADES * finite.min():
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.minorticks_off()
     if share:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     colors = _colors(series)
@@ -107,6 +120,7 @@ def _draw_panel(axes: "Axes", panel: str, series: dict[str, tuple[np.ndarray, np
         labels.append((end, text, colors[name]))
     _draw_labels(axes, labels)
     _tell_not_finite(axes, series)
+    return max(text_width(text, LABEL_SIZE) for _, text, _ in labels)
 
 
 def _colors(series: Mapping[str, object]) -> dict[str, str]:
@@ -122,7 +136,7 @@ def _colors(series: Mapping[str, object]) -> dict[str, str]:
 def _label(name: str, series: Mapping[str, object]) -> str:
     """The stage alone where that tells the lines of the panel apart."""
     stage = name.partition("/")[0]
-    return stage if sum(other.partition("/")[0] == stage for other in series) == 1 else name
+    return stage if sum(other.partition("/")[0] == stage for other in series) == 1 else clip_text(name, 36)
 
 
 def _draw_line(axes: "Axes", steps: np.ndarray, values: np.ndarray, color: str, style: str) -> float | None:
@@ -194,15 +208,16 @@ def _number(value: float, share: bool) -> str:
 
 def _draw_labels(axes: "Axes", labels: list[tuple[float, str, str]]) -> None:
     """Each label at the end of its line, beside the axes, moved apart where they would cover each other."""
-    line = 14 / (axes.get_position().height * axes.figure.get_figheight() * 72)  # the height of a line of text, as a share
+    inches = axes.get_position().height * axes.figure.get_figheight()
+    line, reach = 14 / 72 / inches, BETWEEN / 2 / inches  # a line of text, and half the way to the next panel, as shares
     heights = [line * (1 + text.count("\n")) for _, text, _ in labels]
     wanted = [_height(axes, value) for value, _, _ in labels]
     order = sorted(range(len(labels)), key=lambda index: wanted[index])
-    floor, places = -0.1, {}
+    floor, places = -reach, {}
     for index in order:  # upwards, none below the one before it
         places[index] = max(wanted[index], floor + heights[index] / 2)
         floor = places[index] + heights[index] / 2
-    ceiling = 1.1
+    ceiling = 1 + reach
     for index in reversed(order):  # and back down, none above the top
         places[index] = min(places[index], ceiling - heights[index] / 2)
         ceiling = places[index] - heights[index] / 2
@@ -212,7 +227,7 @@ def _draw_labels(axes: "Axes", labels: list[tuple[float, str, str]]) -> None:
             places[index],
             text,
             transform=axes.transAxes,
-            fontsize=9,
+            fontsize=LABEL_SIZE,
             color=color,
             verticalalignment="center",
             linespacing=1.15,

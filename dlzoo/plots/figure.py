@@ -17,23 +17,71 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-__all__ = ["COLORS", "GREY", "INK", "blank", "clean", "clip_text", "new", "numbers", "save"]
+__all__ = [
+    "COLORS",
+    "EDGE",
+    "GREY",
+    "HEAD",
+    "INK",
+    "blank",
+    "clean",
+    "clip_text",
+    "margins",
+    "new",
+    "numbers",
+    "save",
+    "text_width",
+]
 
 # Okabe and Ito 2008: told apart with any of the usual colour blindnesses, and in grey. Yellow is left out: too pale on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 INK = "#222222"
 GREY = "#6E6E6E"
+TITLE_SIZE = 13
+EDGE = 0.16  # inches from the title, and from what stands outermost, to the edge of the figure
+HEAD = 0.45  # inches at the top for the title
 
 
 def new(width: float, height: float, title: str = "") -> "Figure":
-    """An empty figure of so many inches, at 100 dots an inch."""
+    """An empty figure of so many inches, at 100 dots an inch; the title's letters shrink until it fits."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
     if title:
-        figure.suptitle(title, fontsize=13, color=INK, x=0.02, horizontalalignment="left", parse_math=False)
+        room = (width - 2 * EDGE) / max(text_width(title, TITLE_SIZE), 1e-6)
+        figure.suptitle(
+            title,
+            x=EDGE / width,
+            y=1 - 0.1 / height,
+            fontsize=TITLE_SIZE * min(1.0, max(room, 0.55)),
+            color=INK,
+            horizontalalignment="left",
+            parse_math=False,
+        )
     return figure
+
+
+def margins(figure: "Figure", left: float, right: float, top: float, bottom: float, between: float = 0.0) -> None:
+    """Places the axes: inches round them, and between one row of them and the next.
+
+    matplotlib's own layouts look for these by drawing the figure twice more, which takes as long as the drawing itself.
+    """
+    width, height = figure.get_size_inches()
+    grid = figure.axes[0].get_gridspec()
+    rows = grid.nrows if grid else 1
+    mean = (height - top - bottom - (rows - 1) * between) / rows
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=between / mean)
+
+
+def text_width(text: str, size: float) -> float:
+    """How many inches the longest line of `text` takes in letters of `size` points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        return max(text_to_path.get_text_width_height_descent(line or " ", font, False)[0] for line in text.split("\n")) / 72
 
 
 def blank(title: str, message: str = "no data yet") -> "Figure":

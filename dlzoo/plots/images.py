@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlzoo.plots.figure import COLORS, INK, blank, clip_text, new, numbers
+from dlzoo.plots.figure import COLORS, EDGE, HEAD, INK, blank, clip_text, new, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from torch import Tensor
 
@@ -39,6 +40,8 @@ def image_grid(
     Raises:
         ValueError: the images have another shape, or the captions another number.
     """
+    from matplotlib import colormaps
+
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images must have the shape (N, 1 or 3, H, W), got {tuple(images.shape)}")
     if len(captions) not in (0, len(images)):
@@ -54,21 +57,23 @@ def image_grid(
     below = 0.06 + 0.14 * max((text.count("\n") + 1 for text in lines if text), default=0)  # inches of caption
     height = CELL * pixels.shape[1] / pixels.shape[2]
     across, down = CELL + 0.12, height + below + 0.06  # inches from one image to the next
-    figure = new(max(columns * across + 0.2, 4.0), rows * down + 0.6, title)
-    axes = figure.add_subplot()
+    wide, high = max(columns * across + 2 * EDGE - 0.12, 4.0), rows * down + (HEAD if title else EDGE) + 0.06
+    figure = new(wide, high, title)
+    axes = figure.add_axes((EDGE / wide, 0.06 / high, columns * across / wide, rows * down / high))
     axes.set_axis_off()
+    grey = colormaps["gray"]  # looked up once: every look-up is a new table
     for index, image in enumerate(pixels):
         left, top = (index % columns) * across, -(index // columns) * down
-        _draw_image(axes, image, (left, left + CELL, top - height, top))
+        _draw_image(axes, image, (left, left + CELL, top - height, top), grey)
         color = MARKED if index in marked else INK
         if index in marked:
             frame = ([left, left + CELL, left + CELL, left, left], [top, top, top - height, top - height, top])
-            axes.plot(*frame, color=MARKED, linewidth=2.5)
+            axes.plot(*frame, color=MARKED, linewidth=2.5, clip_on=False)
         if lines:
             place = (left + CELL / 2, top - height - 0.05)
             style = {"horizontalalignment": "center", "verticalalignment": "top", "linespacing": 1.1, "parse_math": False}
             axes.text(*place, lines[index], fontsize=8.5, color=color, **style)
-    axes.set(xlim=(-0.06, columns * across - 0.06), ylim=(-rows * down + 0.06, 0.06), aspect="equal")
+    axes.set(xlim=(0, columns * across), ylim=(-rows * down, 0), aspect="auto")  # inches
     return figure
 
 
@@ -88,12 +93,12 @@ def save_image(image: "Tensor", path: Path) -> None:
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path)
 
 
-def _draw_image(axes: "Axes", image: np.ndarray, extent: tuple[float, float, float, float]) -> None:
+def _draw_image(axes: "Axes", image: np.ndarray, extent: tuple[float, float, float, float], grey: "Colormap") -> None:
     """Square pixels for a small image, averaged ones for an image larger than its place."""
     small = image.shape[1] <= 2 * CELL * 100
     axes.imshow(
         image if image.shape[2] == 3 else image[:, :, 0],
-        cmap="gray",
+        cmap=grey,
         vmin=0,
         vmax=1,
         extent=extent,

@@ -10,6 +10,7 @@ from dlzoo.data import archive
 from dlzoo.data.archive import Limits, extract, members
 from dlzoo.errors import DataError, UnsafeError
 
+DEFAULT = Limits()
 FILES = {"set/a.txt": b"a" * 10, "set/sub/b.txt": b"b" * 2_000_000}
 
 
@@ -51,7 +52,7 @@ def test_a_good_archive_is_unpacked_whole(good, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {good.name, "out"}
 
 
-def _refused(path, words, limits=Limits()):
+def _refused(path, words, limits=DEFAULT):
     before = sorted(path.parent.rglob("*"))
     for read in (lambda: list(members(path, limits)), lambda: extract(path, path.parent / "in" / "out", limits)):
         with pytest.raises(UnsafeError, match=words) as caught:

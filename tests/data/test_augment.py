@@ -1,4 +1,4 @@
-"""Crops are windows of the padded image, flips are mirrors, cutout is a square, and numbers depend on (seed, epoch, index) alone."""
+"""Crops are windows of the padded image, flips mirrors, cutouts squares; their numbers depend on (seed, epoch, index) alone."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def _images(count=64, channels=3, side=32, seed=0):
-    return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=random)
 
 
 def _plain(channels=3, **options):

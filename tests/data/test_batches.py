@@ -42,13 +42,16 @@ def test_shapes_types_and_the_length():
     assert len(_batches(drop_last=True)) == len(list(_batches(drop_last=True))) == 12
 
 
-@pytest.mark.parametrize("other", [
-    [{"batch_size": 50}],
-    [{"batch_size": SIZE}],
-    [{"channels_last": True}],
-    [{"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2}],
-    [{"batch_size": 12, "rank": rank, "world_size": 4, "channels_last": True} for rank in range(4)],
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        [{"batch_size": 50}],
+        [{"batch_size": SIZE}],
+        [{"channels_last": True}],
+        [{"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2}],
+        [{"batch_size": 12, "rank": rank, "world_size": 4, "channels_last": True} for rank in range(4)],
+    ],
+)
 def test_a_sample_looks_the_same_whatever_the_batch_size_rank_or_layout(other):
     assert _same(_looks(_batches(), epoch=3), _looks(*[_batches(**options) for options in other], epoch=3))
 
@@ -131,13 +134,16 @@ def test_batches_do_not_share_memory_with_the_data():
     assert torch.equal(next(iter(loader))[0], first)
 
 
-@pytest.mark.parametrize(("images", "labels", "words"), [
-    (torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), "images must be uint8"),
-    (torch.zeros(4, 3, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), "images must be uint8"),
-    (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), "labels must be int64"),
-    (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4), "labels must be int64"),
-    (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), "1 channels"),
-])
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), "images must be uint8"),
+        (torch.zeros(4, 3, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), "images must be uint8"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), "labels must be int64"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4), "labels must be int64"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), "1 channels"),
+    ],
+)
 def test_other_types_and_shapes_are_refused(images, labels, words):
     with pytest.raises(ValueError, match=words):
         ImageBatches(images, labels, batch_size=2, augment=BatchAugment((0.5,) * 3, (0.5,) * 3))

@@ -21,7 +21,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Publisher(http.server.BaseHTTPRequestHandler):
-    """What the path says: /good, /no-range, /drops (half of what is asked for, once), /wrong, /403, /long, /flaky (503, once)."""
+    """Does what the path says: /drops sends half, once; /flaky is busy, once; /long has a tail."""
 
     def do_GET(self):
         requests = self.server.requests
@@ -145,7 +145,7 @@ def test_a_failure_names_every_address_its_reason_and_the_place(publisher, tmp_p
     with pytest.raises(DataError) as caught:
         fetch(["https://test/403", "https://test/wrong"], path, sha256=SHA256)
     text = str(caught.value)
-    for words in ("set.bin", "https://test/403: HTTP 403", "https://test/wrong: the file has sha256", SHA256, f"put the file at {path}"):
+    for words in ("https://test/403: HTTP 403", "https://test/wrong: the file has sha256", SHA256, f"put the file at {path}"):
         assert words in text
     assert hashlib.sha256(b"x" * len(CONTENT)).hexdigest() in text  # both hashes
     assert _left(tmp_path) == []

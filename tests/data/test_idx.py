@@ -28,18 +28,21 @@ def test_images_and_labels_are_read(tmp_path, packed):
         assert torch.equal(data, torch.arange(data.numel(), dtype=torch.uint8).view(extents))
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (b"", "damaged"),
-    (b"\0\0\x08", "damaged"),
-    (_idx(3, 4, 5, zero=1), "0x08 and 3"),
-    (_idx(3, 4, 5, kind=0x0D), "type 0x0d and 3 dimensions"),
-    (_idx(7), "type 0x08 and 1 dimensions"),
-    (_idx(3, 4, 5, data=b"1234"), "promises 60 bytes, and there are 4"),
-    (_idx(3, 4, 5, data=b"1" * 61), "promises 60 bytes, and there are more"),
-    (_idx(0, 4, 5, data=b""), "promises 0 bytes"),
-    (_idx(1, 1, 1, data=b"")[:4] + b"\xff" * 12, "promises"),
-    (_idx(3, 4, 5)[:10], "damaged"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "damaged"),
+        (b"\0\0\x08", "damaged"),
+        (_idx(3, 4, 5, zero=1), "0x08 and 3"),
+        (_idx(3, 4, 5, kind=0x0D), "type 0x0d and 3 dimensions"),
+        (_idx(7), "type 0x08 and 1 dimensions"),
+        (_idx(3, 4, 5, data=b"1234"), "promises 60 bytes, and there are 4"),
+        (_idx(3, 4, 5, data=b"1" * 61), "promises 60 bytes, and there are more"),
+        (_idx(0, 4, 5, data=b""), "promises 0 bytes"),
+        (_idx(1, 1, 1, data=b"")[:4] + b"\xff" * 12, "promises"),
+        (_idx(3, 4, 5)[:10], "damaged"),
+    ],
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_fault_names_the_file(tmp_path, content, words, packed):
     path = tmp_path / ("images.gz" if packed else "images")

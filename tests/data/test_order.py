@@ -1,5 +1,7 @@
 """The order of an epoch, the shares of the ranks, and going on in the middle."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -16,10 +18,14 @@ def _given(order):
     return [index[slice(*order.share(batch))].tolist() for batch in range(len(order))]
 
 
+def _joined(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
 @pytest.mark.parametrize(("size", "batch_size"), [(101, 8), (96, 8), (5, 8), (1, 1), (97, 8)])
 def test_an_epoch_has_every_sample_once(size, batch_size):
     given = _given(_order(size, batch_size))
-    assert sorted(sum(given, [])) == list(range(size))
+    assert sorted(_joined(given)) == list(range(size))
     assert [len(batch) for batch in given[:-1]] == [batch_size] * (len(given) - 1)
 
 
@@ -37,8 +43,8 @@ def test_the_ranks_together_give_the_order_of_one_process(size, shuffle, drop_la
     alone = _given(_order(size, **options))
     ranks = [_given(_order(size, **options, rank=rank, world_size=world_size)) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1  # no rank waits for another
-    joined = [sum(shares, []) for shares in zip(*ranks, strict=True)]
-    assert sum(joined, []) == sum(alone, [])
+    joined = [_joined(shares) for shares in zip(*ranks, strict=True)]
+    assert _joined(joined) == _joined(alone)
     assert joined[:-1] == alone[: len(joined) - 1]
     for shares in zip(*ranks, strict=True):
         sizes = [len(share) for share in shares]
@@ -104,11 +110,14 @@ def test_setting_another_epoch_forgets_a_loaded_position():
     assert _pass(order) == [(2, 0), (2, 1), (2, 2)]
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"batch_size": 0}, "batch size is 0"),
-    ({"batch_size": 9, "world_size": 2}, "not a positive multiple of the 2"),
-    ({"size": 1, "batch_size": 2, "world_size": 2}, "cannot be shared by 2"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch_size": 0}, "batch size is 0"),
+        ({"batch_size": 9, "world_size": 2}, "not a positive multiple of the 2"),
+        ({"size": 1, "batch_size": 2, "world_size": 2}, "cannot be shared by 2"),
+    ],
+)
 def test_what_cannot_be_shared_is_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         _order(**options)

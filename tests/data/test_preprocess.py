@@ -50,11 +50,14 @@ def test_it_survives_json(resize):
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.as_dict()))) == preprocess
 
 
-@pytest.mark.parametrize(("values", "words"), [
-    ((2, 8, 8, (0.5, 0.5), (1, 1)), "1 or 3"),
-    ((3, 8, 8, (0.5,), (1,)), r"need 3 value\(s\)"),
-    ((1, 8, 8, (0.5,), (1,), 7), "at least the side of the crop"),
-])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((2, 8, 8, (0.5, 0.5), (1, 1)), "1 or 3"),
+        ((3, 8, 8, (0.5,), (1,)), r"need 3 value\(s\)"),
+        ((1, 8, 8, (0.5,), (1,), 7), "at least the side of the crop"),
+    ],
+)
 def test_what_does_not_fit_together_is_refused(values, words):
     with pytest.raises(ValueError, match=words):
         Preprocess(*values)
@@ -65,15 +68,18 @@ def _palette(path):
     image.save(path, transparency=bytes(range(16)))
 
 
-@pytest.mark.parametrize(("name", "save"), [
-    ("grey.png", lambda path: _noise(9, 7, "L").save(path)),
-    ("alpha.png", lambda path: _noise(9, 7).convert("RGBA").save(path)),
-    ("palette.png", _palette),
-    ("palette.gif", lambda path: _noise(9, 7).quantize(16).save(path)),
-    ("bits.png", lambda path: _noise(9, 7, "L").convert("1").save(path)),
-    ("cmyk.jpg", lambda path: _noise(9, 7).convert("CMYK").save(path)),
-    ("deep.png", lambda path: Image.fromarray(np.full((7, 9), 32_896, np.uint16)).save(path)),
-])
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("grey.png", lambda path: _noise(9, 7, "L").save(path)),
+        ("alpha.png", lambda path: _noise(9, 7).convert("RGBA").save(path)),
+        ("palette.png", _palette),
+        ("palette.gif", lambda path: _noise(9, 7).quantize(16).save(path)),
+        ("bits.png", lambda path: _noise(9, 7, "L").convert("1").save(path)),
+        ("cmyk.jpg", lambda path: _noise(9, 7).convert("CMYK").save(path)),
+        ("deep.png", lambda path: Image.fromarray(np.full((7, 9), 32_896, np.uint16)).save(path)),
+    ],
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_becomes_grey_or_rgb(tmp_path, name, save, channels):
     save(tmp_path / name)
@@ -81,7 +87,7 @@ def test_every_mode_becomes_grey_or_rgb(tmp_path, name, save, channels):
     assert image.mode == {1: "L", 3: "RGB"}[channels]
     assert image.size == (9, 7)
     if name == "deep.png":  # 16 bits: 32,896 is 128 of 255
-        assert set(image.get_flattened_data() if channels == 1 else [image.getpixel((0, 0))[0]]) == {128}
+        assert image.getextrema() == ((128, 128) if channels == 1 else ((128, 128),) * 3)
 
 
 def test_a_camera_held_upright_gives_an_upright_picture(tmp_path):
@@ -100,7 +106,7 @@ def test_a_damaged_picture_is_named(tmp_path, damage):
     path = tmp_path / "bad one.jpg"
     _noise(64, 64).save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match="bad one.jpg is not a readable picture") as caught:
+    with pytest.raises(DataError, match=r"bad one[.]jpg is not a readable picture") as caught:
         Preprocess(3, 8, 8, MEAN, STD)(path)
     assert caught.value.exit_code == 3
     assert caught.value.where == str(path)

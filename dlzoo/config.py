@@ -59,9 +59,9 @@ def check(cfg: DictConfig, overrides: Sequence[str] = (), config_dir: str | Path
         ConfigError: the first thing that is wrong, and how many more there are.
         DataError: a data folder that the config reads its classes from is missing.
     """
-    if cfg.run_dir is None:  # made when the run starts; what is built from it has to be a text by now
-        cfg = OmegaConf.merge(cfg, {"run_dir": f"{cfg.runs_dir}/{cfg.name}/new"})
     try:
+        if cfg.run_dir is None:  # made when the run starts; what is built from it has to be a text by now
+            cfg = OmegaConf.merge(cfg, {"run_dir": f"{cfg.runs_dir}/{cfg.name}/new"})
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         cause = error.__cause__ or error.__context__
@@ -81,12 +81,12 @@ def check(cfg: DictConfig, overrides: Sequence[str] = (), config_dir: str | Path
 def _compose(overrides: list[str], config_dir: str | Path | None) -> DictConfig:
     try:
         cfg = _load(overrides, config_dir)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null
         raise _explain(error, overrides, config_dir) from error
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
-        if OmegaConf.is_interpolation(cfg, "name"):
+        if "${hydra:" in str(OmegaConf.to_container(cfg)["name"]):  # train.yaml's own; a name of the user's may refer to others
             cfg.name = choices["experiment"]
     return cfg
 
@@ -100,7 +100,7 @@ def _load(overrides: list[str], config_dir: str | Path | None) -> DictConfig:
 def _explain(error: Exception, overrides: Sequence[str], config_dir: str | Path | None) -> ConfigError:
     """Hydra's words in ours: what is wrong, which override, and the nearest right name."""
     text = str(error)
-    if match := re.search(r"Could not find '([\w./-]+)/([^'/]+)'", text):
+    if match := re.search(r"Could not (?:find|load) '([\w./-]+)/([^'/]+)'", text):
         group, name = match.groups()
         known = zoo.list_configs(group, extra=config_dir)
         hint = suggest(name, known) or f"{group} can be: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
@@ -109,13 +109,19 @@ def _explain(error: Exception, overrides: Sequence[str], config_dir: str | Path 
         key = match[1] or match[2]
         with contextlib.suppress(Exception):
             rest = [override for override in overrides if _key(override) != key]
-            known = config_keys(OmegaConf.to_container(_load(rest, config_dir)))
+            cfg = _load(rest, config_dir)
+            parent, _, leaf = key.rpartition(".")
+            if parent and leaf in (schema.parameters_of(str(OmegaConf.select(cfg, f"{parent}._target_"))) or ()):
+                return ConfigError(f"no config sets {key!r} yet", where=key, fix=f"+{_override(key, overrides)}")
+            known = config_keys(OmegaConf.to_container(cfg))
             near = suggest(key, [*known, *GROUPS]) or suggest(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in known})
             return ConfigError(
                 f"the config has no key {key!r}", where=_override(key, overrides), fix=near or "train.py --cfg job"
             )
         return ConfigError(f"the config has no key {key!r}", where=_override(key, overrides), fix="train.py --cfg job")
-    return ConfigError(_first_line(error), where=" ".join(overrides), fix="key=value, in quotes where the shell would eat a sign")
+    return ConfigError(
+        _first_line(error), where=" ".join(overrides), fix="key=value, in quotes where the shell would eat a sign"
+    )
 
 
 def config_keys(node: Any, prefix: str = "") -> list[str]:
