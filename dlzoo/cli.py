@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DlzooError as error:
         return _fail(error, error.exit_code)
     except KeyboardInterrupt:
-        print("\ninterrupted; the last checkpoint is in the run directory: dlzoo list runs", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -178,7 +178,7 @@ def _list(arguments: list[str]) -> None:
     rows = []
     for name in zoo.list_configs(group, args.pattern, args.config_dir):
         path = next(p for folder in zoo.config_dirs(args.config_dir) if (p := folder / group / f"{name}.yaml").is_file())
-        rows.append([name, zoo.leading_comment(path.read_text(encoding="utf-8")).split("   ")[0]])
+        rows.append([name, zoo.leading_comment(path.read_text(encoding="utf-8")).partition(" python train.py")[0]])
     _table([args.what, ""], rows)
 
 

@@ -6,7 +6,7 @@ With run.py and sweep.py, the only code that knows Hydra.
 import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from dlzoo import schema, zoo
 from dlzoo.errors import ConfigError, DlzooError, suggest
+from dlzoo.rundir import Run
 
 GROUPS = ("model", "data", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment", "debug")
 
@@ -38,6 +40,33 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
     cfg = _compose(list(overrides), config_dir)
     check(cfg, overrides, config_dir)
     return cfg
+
+
+def run_config(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config of a run that was made before, with values changed by "key=value"; a relative data_dir of its own gives way to
+    DLZOO_DATA, so that a run moved to another machine finds its data there.
+
+    Raises:
+        ConfigError: an override that the config has no key for.
+    """
+    stored = run.config
+    cfg = OmegaConf.create(stored)
+    before = cfg.data_dir
+    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    if "data_dir" not in given and not Path(before).is_dir() and "DLZOO_DATA" in os.environ:
+        given["data_dir"] = os.environ["DLZOO_DATA"]
+    cfg.run_dir = str(run.dir)
+    known = config_keys(OmegaConf.to_container(cfg))
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"the config has no key {key!r}", where=f"{key}={value}", fix=suggest(key, known))
+        OmegaConf.update(cfg, key, OmegaConf.create({"value": OmegaConf.create(f"value: {value}")["value"]})["value"])
+    # config.yaml is resolved: what stood for ${data_dir} and ${run_dir} follows them
+    config = _replace(OmegaConf.to_container(cfg), {before: cfg.data_dir, stored["run_dir"]: str(run.dir)})
+    found = list(schema.faults(config))
+    if found:
+        raise ConfigError(found[0].text, where=found[0].key, fix=found[0].hint)
+    return config
 
 
 def search_path(config_dir: str | Path | None = None) -> ConfigSearchPathImpl:
@@ -70,6 +99,8 @@ def check(cfg: DictConfig, overrides: Sequence[str] = (), config_dir: str | Path
         if cause is not None:
             raise cause from None
         raise ConfigError(_first_line(error), where=str(getattr(error, "full_key", "") or "")) from error
+    for target in _targets(config):
+        zoo.check_target(target)
     found = list(schema.faults(config))
     if found:
         first = found[0]
@@ -81,14 +112,21 @@ def check(cfg: DictConfig, overrides: Sequence[str] = (), config_dir: str | Path
 def _compose(overrides: list[str], config_dir: str | Path | None) -> DictConfig:
     try:
         cfg = _load(overrides, config_dir)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null
+    except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:  # ValueError: Hydra's, of group=null
         raise _explain(error, overrides, config_dir) from error
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
         if "${hydra:" in str(OmegaConf.to_container(cfg)["name"]):  # train.yaml's own; a name of the user's may refer to others
-            cfg.name = choices["experiment"]
+            cfg.name = _name(choices, overrides)
     return cfg
+
+
+def _name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """The experiment; where none was asked for and data or model were exchanged, <data>_<model>."""
+    asked = {_key(override) for override in overrides}
+    exchanged = "experiment" not in asked and asked & {"data", "model"}
+    return f"{choices['data']}_{choices['model']}" if exchanged else choices["experiment"]
 
 
 def _load(overrides: list[str], config_dir: str | Path | None) -> DictConfig:
@@ -124,6 +162,19 @@ def _explain(error: Exception, overrides: Sequence[str], config_dir: str | Path 
     )
 
 
+def _replace(node: Any, words: Mapping[str, str]) -> Any:
+    """Text values that are one of `words`, or a path below one, with that beginning exchanged."""
+    if isinstance(node, Mapping):
+        return {key: _replace(value, words) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_replace(value, words) for value in node]
+    if isinstance(node, str):
+        for old, new in words.items():
+            if node == old or node.startswith(f"{old}/"):
+                return new + node.removeprefix(old)
+    return node
+
+
 def config_keys(node: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a config."""
     if not isinstance(node, Mapping):
@@ -131,6 +182,15 @@ def config_keys(node: Any, prefix: str = "") -> list[str]:
     return ([prefix] if prefix else []) + [
         key for name, value in node.items() for key in config_keys(value, f"{prefix}.{name}".lstrip("."))
     ]
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node["_target_"]
+        node = list(node.values())
+    for value in node if isinstance(node, list) else ():
+        yield from _targets(value)
 
 
 def _key(override: str) -> str:
@@ -196,7 +256,8 @@ def hydra_flags(args: Any, parser: Any, job: Callable[[DictConfig, list[str]], A
         given = list(HydraConfig.get().overrides.task)
         with open_dict(cfg):
             cfg.pop("hydra", None)
-            cfg.name = str(cfg.name)
+            if "${hydra:" in str(OmegaConf.to_container(cfg)["name"]):
+                cfg.name = _name(HydraConfig.get().runtime.choices, given)
         check(cfg, given, args.config_dir)
         return job(cfg, given)
 
@@ -234,6 +295,6 @@ HELP = (
 groups: """
     + ", ".join(GROUPS)
     + """
-flags:  --cfg job|hydra|all, --resolve, --package KEY, --info, -m/--multirun, --config-dir FOLDER, --shell-completion, --hydra-help
+flags:  --cfg job|hydra|all, --resolve, --package KEY, --info, -m, --config-dir FOLDER, --shell-completion, --hydra-help
 """
 )

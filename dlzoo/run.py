@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 import time
 import traceback
 import warnings
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlzoo import rundir, schema, zoo
-from dlzoo.config import check, compose, config_keys, hydra_flags
-from dlzoo.errors import ConfigError, StorageError, suggest
+from dlzoo import rundir, zoo
+from dlzoo.config import check, compose, hydra_flags, run_config
+from dlzoo.errors import ConfigError, StorageError
 from dlzoo.rundir import Run
 
 if TYPE_CHECKING:
@@ -83,17 +84,20 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         say(f"{config['name']}: {summary['model']}, {summary['parameters']:,} parameters, {_device(trainer)} -> {run.dir}")
     try:
         trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         if config["test"]:
             best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
             trainer.test(task, datamodule=data, ckpt_path=best or None, verbose=False, weights_only=True if best else None)
             metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     except BaseException as error:
+        # Lightning ends a Ctrl-C by SystemExit, after it has closed what was open
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         if trainer.is_global_zero:
-            interrupted = isinstance(error, KeyboardInterrupt)
             rundir.write_json(run.dir / "summary.json", summary | {"status": "interrupted" if interrupted else "failed"})
+            if interrupted and (run.dir / "checkpoints" / "last.ckpt").is_file():
+                say(f"\ninterrupted; to go on from the last full epoch: {rundir.dlzoo_command()} resume {run.dir}")
+        if interrupted:
+            raise KeyboardInterrupt from None
         raise
     report = next((callback for callback in trainer.callbacks if hasattr(callback, "samples_per_second")), None)
     summary |= {
@@ -184,32 +188,6 @@ def precision(trainer: Mapping[str, Any]) -> str | int:
     return asked
 
 
-def run_config(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The config of a run that was made before, with values changed by "key=value"; a relative data_dir of its own gives way to
-    DLZOO_DATA, so that a run moved to another machine finds its data there.
-
-    Raises:
-        ConfigError: an override that the config has no key for.
-    """
-    cfg = OmegaConf.create(run.config)
-    before = cfg.data_dir
-    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
-    if "data_dir" not in given and not Path(before).is_dir() and "DLZOO_DATA" in os.environ:
-        given["data_dir"] = os.environ["DLZOO_DATA"]
-    cfg.run_dir = str(run.dir)
-    known = config_keys(OmegaConf.to_container(cfg))
-    for key, value in given.items():
-        if key not in known:
-            raise ConfigError(f"the config has no key {key!r}", where=f"{key}={value}", fix=suggest(key, known))
-        OmegaConf.update(cfg, key, OmegaConf.create({"value": OmegaConf.create(f"value: {value}")["value"]})["value"])
-    # config.yaml is resolved: what stood for ${data_dir} and ${run_dir} follows them
-    config = _replace(OmegaConf.to_container(cfg), {before: cfg.data_dir, run.config["run_dir"]: str(run.dir)})
-    found = list(schema.faults(config))
-    if found:
-        raise ConfigError(found[0].text, where=found[0].key, fix=found[0].hint)
-    return config
-
-
 def prepare_evaluation(
     run: Run, overrides: Sequence[str]
 ) -> tuple["L.LightningModule", "L.LightningDataModule", "L.Trainer", dict[str, Any]]:
@@ -244,19 +222,6 @@ def resume(run: Run, overrides: Sequence[str] = ()) -> Run:
     return train(config, overrides)
 
 
-def _replace(node: Any, words: Mapping[str, str]) -> Any:
-    """Text values that are one of `words`, or a path below one, with that beginning exchanged."""
-    if isinstance(node, Mapping):
-        return {key: _replace(value, words) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_replace(value, words) for value in node]
-    if isinstance(node, str):
-        for old, new in words.items():
-            if node == old or node.startswith(f"{old}/"):
-                return new + node.removeprefix(old)
-    return node
-
-
 def say(line: str) -> None:
     """A line for the screen and the log."""
     print(line, flush=True)
@@ -274,9 +239,7 @@ def _device(trainer: "L.Trainer") -> str:
 
 def _quiet() -> None:
     """Keeps back what no user can act on; what they can goes through our own words."""
-    os.environ.setdefault(
-        "KINETO_LOG_LEVEL", "99"
-    )  # the profiler reports on the GPU that it did not find; read by torch's import
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is imported: it reports on the GPU that it did not find
     import lightning  # noqa: F401, which sets the level of its loggers when it is imported
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
@@ -299,17 +262,21 @@ def _log_file(folder: Path) -> Iterator[None]:
     names = ("dlzoo", "lightning", "lightning.pytorch", "py.warnings")
     loggers = [logging.getLogger(name) for name in names]
     log.setLevel(logging.DEBUG)
+    screen = logging.StreamHandler(sys.stdout)  # "downloading ...", "kept offline": what one would otherwise wait for unknowing
+    screen.setLevel(logging.INFO)
+    log.addHandler(screen)
     logging.captureWarnings(True)
     for logger in loggers:
         logger.addHandler(handler)
     try:
         yield
     except BaseException:
-        log.error("stopped\n%s", traceback.format_exc())
+        log.debug("stopped\n%s", traceback.format_exc())  # for the file; the screen gets the few lines of the error
         raise
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+        log.removeHandler(screen)
         logging.captureWarnings(False)
         handler.close()
 

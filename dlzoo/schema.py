@@ -162,12 +162,10 @@ def faults(config: Mapping[str, Any]) -> Iterator[Fault]:
     """Everything that is wrong with the types, names and ranges of a whole composed config."""
     yield from _check(config, dataclass_parameters(Config), "", "the config")
     yield from _calls(config, "")
-    parts = {name: node for name in BUILT if isinstance(node := config.get(name), Mapping)}
-    yield from (
-        Fault(name, f"{name} names nothing to build", f"{name}=NAME") for name in parts if "_target_" not in parts[name]
-    )
+    parts = {name: node if isinstance(node := config.get(name), Mapping) else {} for name in BUILT}
+    yield from (Fault(name, f"{name} names nothing to build") for name in BUILT if not parts[name].get("_target_"))
     for name, key in (("model", "num_classes"), ("model", "in_channels"), ("task", "num_classes")):
-        ours, theirs = parts.get(name, {}).get(key), parts.get("data", {}).get(key)
+        ours, theirs = parts[name].get(key), parts["data"].get(key)
         if _whole(ours) and _whole(theirs) and ours != theirs:  # on a GPU it would be an assert deep in a kernel
             yield Fault(f"{name}.{key}", f"{name}.{key} is {ours}, and the data have {theirs}")
 

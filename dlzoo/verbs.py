@@ -214,7 +214,7 @@ def export(run: str | Path, which: str = "best", overrides: list[str] | None = N
 def _test_pictures(run: Run, overrides: list[str]) -> tuple["Tensor", str]:
     import torch
 
-    from dlzoo.run import run_config
+    from dlzoo.config import run_config
 
     shape = preprocessing(run)
     try:

@@ -1,6 +1,7 @@
 """The catalogue: a file under configs/model is a model of the zoo.
 
-Reads the config tree as plain YAML and builds what a file names. Only names on the allow-list are ever called: a config is data.
+Reads the config tree as plain YAML and builds what a file names. Only names on the allow-list are ever called: a config is
+data.
 """
 
 import fnmatch
@@ -97,8 +98,11 @@ def model_info(name: str) -> ModelInfo:
         hint = suggest(name, list_models())
         raise ConfigError(f"there is no model {name!r}{': ' + hint if hint else ''}", fix="dlzoo list models")
     text = path.read_text(encoding="utf-8")
-    arguments = read_yaml(text)
-    target = arguments.pop("_target_")
+    try:
+        arguments = read_yaml(text)
+        target = arguments.pop("_target_")
+    except (yaml.YAMLError, AttributeError, KeyError) as error:
+        raise ConfigError(f"{path.name} is not a mapping of plain values with a _target_", where=str(path)) from error
     return ModelInfo(name, target, arguments, leading_comment(text), path)
 
 
@@ -151,6 +155,24 @@ def build(node: Any) -> Any:
     return node
 
 
+def check_target(target: Any) -> bool:
+    """Whether a target is the zoo's own, by its name alone: nothing is imported.
+
+    Raises:
+        UnsafeError: it is neither that nor one of those that schema.FOREIGN lists.
+    """
+    parts = target.split(".") if isinstance(target, str) else []
+    own = len(parts) > 2 and parts[0] == "dlzoo" and parts[1] in OWN_LAYERS and not any(part.startswith("_") for part in parts)
+    if not own and (not isinstance(target, str) or target not in schema.FOREIGN):
+        raise UnsafeError(
+            f"{target!r} is not on the list of what a config may call",
+            where="_target_",
+            safe="nothing was run",
+            fix="name a target of dlzoo, or build the object in Python",
+        )
+    return own
+
+
 def locate(target: str) -> Callable[..., Any]:
     """The function or class that a `_target_` names, if a config may call it.
 
@@ -158,15 +180,7 @@ def locate(target: str) -> Callable[..., Any]:
         UnsafeError: it may not: only public names of the zoo's own layers, and those that schema.FOREIGN lists, are called.
         ConfigError: the zoo has no such name.
     """
-    parts = target.split(".")
-    own = len(parts) > 2 and parts[0] == "dlzoo" and parts[1] in OWN_LAYERS
-    if not own and target not in schema.FOREIGN:
-        raise UnsafeError(
-            f"{target!r} is not on the list of what a config may call",
-            where="_target_",
-            safe="nothing was run",
-            fix="name a target of dlzoo, or build the object in Python",
-        )
+    own = check_target(target)
     module, name = target.rsplit(".", 1)
     try:
         found = getattr(importlib.import_module(module), name)
@@ -175,7 +189,7 @@ def locate(target: str) -> Callable[..., Any]:
             raise
         raise ConfigError(f"there is no {target!r}: {error}", where="_target_") from error
     # an alias inside one of our modules (dlzoo.tasks.x.os.system) is not ours: the object itself must be
-    if own and (name.startswith("_") or not callable(found) or not str(found.__module__).startswith("dlzoo.")):
+    if own and not (callable(found) and str(getattr(found, "__module__", "")).startswith(f"dlzoo.{target.split('.')[1]}")):
         raise UnsafeError(f"{target!r} is not a public function or class of dlzoo", where="_target_", safe="nothing was run")
     return found
 
@@ -218,7 +232,11 @@ def _load_published(net: "nn.Module", name: str) -> None:
     source = pretrained.source(name)
     path = cache_dir() / "weights" / source.url.rsplit("/", 1)[-1]
     fetch([source.url], path, sha256=source.sha256, size=source.size)
-    published = pretrained.convert(name, torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what the damage happens to cause
+        raise CheckpointError(f"{path.name} holds more than tensors, or is damaged", where=str(path)) from error
+    published = pretrained.convert(name, content)
     own = net.state_dict()
     fitting = {key: value for key, value in published.items() if key in own and own[key].shape == value.shape}
     # the first and the last layer may differ in width; anything else means that this is another model

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from bench import Row, faster, take_turns
+from bench_timing import Row, faster, take_turns
 
 IMAGES, BATCH = 10_000, 128
 
@@ -39,7 +39,9 @@ def goal_9(repeats: int) -> Iterator[Row]:
         yield faster("G9", what, rates["ours"], rates[peer], "images/s", bound)
     step = take_turns({"ours": resnet_step("bf16")}, repeats)["ours"]
     batch = seconds["ours_last"] / (IMAGES // BATCH)
-    yield Row("G9", "a channels-last batch, as a share of a bf16 step of ResNet-20", batch, step, "s CPU", batch / step, "<= 0.03")
+    yield Row(
+        "G9", "a channels-last batch, as a share of a bf16 step of ResNet-20", batch, step, "s CPU", batch / step, "<= 0.03"
+    )
 
 
 def _cifar() -> tuple[Any, Any]:

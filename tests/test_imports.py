@@ -32,8 +32,8 @@ MAY = {
     "schema": {"errors"},
     "zoo": {"schema", "errors", "pretrained", "data"},
     "rundir": {"errors", "plots", "verbs"},
-    "verbs": {"errors", "rundir", "run", "zoo", "export", "data"},
-    "config": {"errors", "schema", "zoo", "data"},
+    "verbs": {"config", "errors", "rundir", "run", "zoo", "export", "data"},
+    "config": {"errors", "rundir", "schema", "zoo", "data"},
     "run": {"config", "errors", "rundir", "schema", "zoo"},
     "cli": {"errors", "rundir", "run", "verbs", "zoo"},
 }

@@ -21,8 +21,8 @@ log = logging.getLogger("dlzoo")
 class CSVLogger(Logger):
     """metrics.csv: a row for each step at which something was logged, a column for each metric.
 
-    A run that goes on from a checkpoint keeps the rows before it and writes those after it anew. (Lightning's own logger deletes
-    the file.)
+    A run that goes on from a checkpoint keeps the rows before it and writes those after it anew. (Lightning's own logger
+    deletes the file.)
 
     Args:
         run_dir: the directory of the file.

@@ -115,6 +115,8 @@ class FolderBatches:
         yields x (B, C, H, W), float32 and y (B,), int64.
     """
 
+    batch_sampler = None  # Lightning looks for one beside `sampler`
+
     def __init__(
         self,
         files: PictureFiles,

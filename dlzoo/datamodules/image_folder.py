@@ -105,6 +105,11 @@ class ImageFolder(LightningDataModule):
         return len(self.splits["train"])
 
     @property
+    def validates(self) -> bool:
+        """Whether there are validation pictures."""
+        return bool(self.splits["val"])
+
+    @property
     def splits(self) -> dict[str, list[Sample]]:
         """Paths and labels of the splits train, val and test; the folders are searched when first asked for."""
         if not self._splits:

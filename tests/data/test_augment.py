@@ -20,13 +20,16 @@ def _plain(channels=3, **options):
     return BatchAugment((0.0,) * channels, (1 / 255,) * channels, **options)
 
 
+@pytest.mark.parametrize("device", ["cpu", "as if on another device"])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(("channels", "side", "padding"), [(3, 32, 4), (1, 28, 2), (1, 8, 1)])
-def test_every_output_is_the_crop_and_mirror_that_was_drawn(channels, side, padding, channels_last):
+def test_every_output_is_the_crop_and_mirror_that_was_drawn(channels, side, padding, channels_last, device):
     images = _images(channels=channels, side=side)
     augment = _plain(channels, crop_padding=padding, flip=True)
     draws = augment.draw(64, side, side, seed=3, epoch=5)
     store = PaddedImages(images, padding=padding, channels_last=channels_last)
+    if device != "cpu":
+        store.windows = None
     x = augment.apply(store.take(store.starts(torch.arange(64), draws.top, draws.left)), draws).round().to(torch.uint8)
     padded = F.pad(images, (padding,) * 4)
     for i in range(64):

@@ -174,6 +174,17 @@ class Linear(L.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+class SaveAt(L.Callback):
+    """Saves after one step."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
 def _trainer(tmp_path, **options):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     return L.Trainer(accelerator="cpu", devices=1, default_root_dir=tmp_path, **(quiet | options))
@@ -181,32 +192,32 @@ def _trainer(tmp_path, **options):
 
 @pytest.mark.parametrize("val_size", [20, 0])
 def test_lightning_takes_the_loaders_without_a_warning(tmp_path, val_size):
-    """Warnings are errors here."""
-    for options in ({"fast_dev_run": True}, {"max_epochs": 2, "enable_checkpointing": False, "log_every_n_steps": 1}):
-        task, data, trainer = Linear(), Patches(val_size=val_size), _trainer(tmp_path, **options)
+    """Warnings are errors here. (Lightning warns of an empty list of loaders, so a run without validation limits it to 0.)"""
+    validation = {} if val_size else {"limit_val_batches": 0}
+    runs = [{"max_epochs": 2, "enable_checkpointing": False, "log_every_n_steps": 1}]
+    for options in [{"fast_dev_run": True}, *runs] if val_size else runs:
+        task, data, trainer = Linear(), Patches(val_size=val_size), _trainer(tmp_path, **options, **validation)
         trainer.fit(task, datamodule=data)
         trainer.test(task, datamodule=data, verbose=False)
-        if "max_epochs" in options:
-            steps = (TRAIN - val_size) // 16
-            assert len(task.seen["train"]) == 2 * steps
-            first, second = (torch.cat(task.seen["train"][i * steps : (i + 1) * steps]).tolist() for i in (0, 1))
-            assert first != second  # Lightning has set the epoch
-            assert len(torch.cat(task.seen["test"])) == TEST
+    steps = (TRAIN - val_size) // 16
+    assert len(task.seen["train"]) == 2 * steps
+    first, second = (torch.cat(task.seen["train"][epoch * steps : (epoch + 1) * steps]).tolist() for epoch in (0, 1))
+    assert first != second  # Lightning has set the epoch
+    assert len(torch.cat(task.seen["test"])) == TEST
 
 
-def test_lightning_goes_on_in_the_middle_of_an_epoch(tmp_path):
-    """The labels of a run stopped after 7 of 5 + 5 steps and gone on with are those of a run in one go."""
+@pytest.mark.parametrize("step", [2, 7])
+def test_lightning_goes_on_in_the_middle_of_an_epoch(tmp_path, step):
+    """From a checkpoint taken at a step of 5 + 5, the rest of the labels are those of the run that was not interrupted."""
     straight = Linear()
-    _trainer(tmp_path, max_epochs=2, enable_checkpointing=False).fit(straight, datamodule=Patches())
-    want = torch.cat(straight.seen["train"])
-
-    cut, trainer = Linear(), _trainer(tmp_path, max_steps=7, enable_checkpointing=False)
-    trainer.fit(cut, datamodule=Patches())
-    trainer.save_checkpoint(tmp_path / "cut.ckpt")
+    path = tmp_path / "cut.ckpt"
+    saves = SaveAt(step, path)
+    _trainer(tmp_path, max_epochs=2, enable_checkpointing=False, callbacks=[saves]).fit(straight, datamodule=Patches())
     rest = Linear()
-    trainer = _trainer(tmp_path, max_epochs=2, enable_checkpointing=False)
-    trainer.fit(rest, datamodule=Patches(), ckpt_path=tmp_path / "cut.ckpt", weights_only=True)
-    assert torch.equal(torch.cat(cut.seen["train"] + rest.seen["train"]), want)
+    _trainer(tmp_path, max_epochs=2, enable_checkpointing=False).fit(
+        rest, datamodule=Patches(), ckpt_path=path, weights_only=True
+    )
+    assert torch.equal(torch.cat(rest.seen["train"]), torch.cat(straight.seen["train"][step:]))
 
 
 def test_a_batch_on_its_device_is_not_touched_and_another_is_moved():

@@ -66,6 +66,25 @@ def test_a_hundred_classes_list_their_worst_confusions(tmp_path):
     assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in (*boxes, worst.get_window_extent()))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [list("01"), [f"{index}" for index in range(10)], [f"a class with a long name, number {index}" for index in range(20)]],
+    ids=["two", "ten", "twenty long"],
+)
+def test_everything_is_inside_the_picture(tmp_path, names):
+    """The figure is as large as its words need; they are measured, not drawn first."""
+    figure = confusion(np.eye(len(names)) * 1000 + 1, names, "resnet20 on the digits of many hands")
+    save(figure, tmp_path / "confusion.png")
+    axes = figure.axes[0]
+    for box in (axes.get_tightbbox(), figure._suptitle.get_window_extent()):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
+    square = axes.get_window_extent()
+    assert square.width == pytest.approx(square.height, rel=0.01)  # the axes fill their place, nothing is left empty
+    names_below = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(left.x0 < right.x0 for left, right in pairwise(names_below))
+
+
 def test_no_mistake_is_told():
     assert confusion(np.eye(30), [f"{index}" for index in range(30)], "").axes[0].texts[1].get_text() == "none"
 

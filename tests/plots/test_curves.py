@@ -132,6 +132,26 @@ def test_labels_do_not_cover_each_other(tmp_path):
     assert heights["tra"] < 0.1 and 0.6 < heights["val"] < 0.75
 
 
+def test_everything_is_inside_the_picture(tmp_path):
+    """The margins are reckoned from the words, without drawing them first."""
+    history = {
+        "train/a_long_name_of_some_auxiliary_loss": ([1, 2_000_000], [1234567.0, 0.0001]),
+        "val/loss": ([1, 2_000_000], [-1234.5, 0.25]),
+        "lr": ([1, 2_000_000], [0.00125, 0.00175]),
+    }
+    figure = curves(history, "a title " * 12)
+    save(figure, tmp_path / "laid_out.png")
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
+    title = figure._suptitle.get_window_extent()
+    assert title.x1 <= figure.bbox.x1 and title.y0 >= max(box.y1 for box in boxes)
+    for upper, lower in pairwise(figure.axes):
+        assert min(text.get_window_extent().y0 for text in upper.texts) >= max(
+            text.get_window_extent().y1 for text in lower.texts
+        )
+
+
 def test_accuracy_beyond_one_is_percent_already():
     assert list(panels(curves({"val/acc": ([1, 2], [50.0, 91.0])}, ""))) == ["accuracy"]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlzoo.plots.figure import save
-from dlzoo.plots.images import image_grid
+from dlzoo.plots.images import image_grid, save_image
 
 
 def captions(figure) -> list[str]:
@@ -54,6 +54,35 @@ def test_long_captions_take_two_lines_that_fit(tmp_path):
     save(figure, tmp_path / "laid_out.png")  # lays the figure out
     cell = figure.axes[0].images[0].get_window_extent().width
     assert all(text.get_window_extent().width <= 1.1 * cell for text in figure.axes[0].texts)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_save_image_writes_every_pixel(tmp_path, channels):
+    from PIL import Image
+
+    pixels = torch.arange(channels * 12, dtype=torch.uint8).view(channels, 3, 4) * 7
+    save_image(pixels / 255, tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as image:
+        assert image.mode == ("L" if channels == 1 else "RGB")
+        read = np.asarray(image).reshape(3, 4, channels)
+    np.testing.assert_array_equal(read, pixels.permute(1, 2, 0))
+
+
+def test_save_image_clips_what_lies_outside(tmp_path):
+    from PIL import Image
+
+    save_image(torch.tensor([[[-0.5, 0.5, 1.5]]], requires_grad=True), tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as image:
+        assert np.asarray(image).tolist() == [[0, 128, 255]]
+
+
+def test_cells_have_the_size_of_their_images(tmp_path):
+    """One inch of the axes is one inch of the figure: squares stay square, and the last column is inside."""
+    figure = image_grid(torch.rand(3, 1, 8, 8), ["a", "b", "c"], "three")
+    save(figure, tmp_path / "grid.png")
+    boxes = [image.get_window_extent() for image in figure.axes[0].images]
+    assert all(box.width == pytest.approx(box.height) == pytest.approx(120) for box in boxes)
+    assert boxes[-1].x1 <= figure.bbox.x1 and boxes[0].y1 < figure._suptitle.get_window_extent().y0
 
 
 def test_marked_images_stand_out():

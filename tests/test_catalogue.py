@@ -1,0 +1,411 @@
+"""The same checks over every file of configs/model, at tiny size; and the face of the catalogue."""
+
+import builtins
+import copy
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import dlzoo
+from dlzoo import schema, zoo
+from dlzoo.errors import CheckpointError, ConfigError, DataError, UnsafeError
+
+MODELS = zoo.list_models()
+# one of each kind on the fast side; the deep ones are made of the same blocks and take a minute to trace
+EXPORTED = [name if name in ("resnet20", "resnet18", "resnet50") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+SIDE, CLASSES = 32, 7
+
+
+def _images(count=2, channels=3):
+    return torch.randn(count, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def net(request):
+    """Every model of the catalogue, with seven classes, in evaluation mode; a test that changes it takes a copy."""
+    torch.manual_seed(0)
+    made = dlzoo.create_model(request.param, num_classes=CLASSES)
+    for module in made.modules():  # fresh statistics would hide a batch norm that evaluation forgets
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.9, 1.1)
+    return made.eval()
+
+
+def _logits(net, x):
+    with torch.inference_mode():
+        return net(x)
+
+
+def test_forward_is_finite_and_evaluation_repeats_itself(net):
+    x = _images()
+    logits = _logits(net, x)
+    assert logits.shape == (2, CLASSES) and logits.isfinite().all()
+    assert torch.equal(logits, _logits(net, x))
+
+
+def test_every_parameter_gets_a_finite_gradient(net):
+    net = copy.deepcopy(net).train()
+    loss = nn.functional.cross_entropy(net(_images()), torch.tensor([0, 6]))
+    loss.backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.count_nonzero() > 0, name
+
+
+def test_safetensors_keep_every_bit(net, tmp_path):
+    from safetensors.torch import load_model, save_model
+
+    save_model(net, tmp_path / "model.safetensors")
+    other = copy.deepcopy(net)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
+    load_model(other, tmp_path / "model.safetensors")
+    for (name, one), two in zip(net.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+    assert torch.equal(_logits(net, _images()), _logits(other, _images()))
+
+
+def test_a_sample_does_not_see_its_neighbours(net):
+    x = _images(3)
+    together = _logits(net, x)
+    alone = torch.cat([_logits(net, x[i : i + 1]) for i in range(3)])
+    assert (together - alone).abs().max() <= 1e-3 * together.abs().max()
+
+
+def test_channels_last_computes_the_same(net):
+    x = _images()
+    other = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    logits = _logits(net, x)
+    difference = (_logits(other, x.contiguous(memory_format=torch.channels_last)) - logits).abs().max()
+    assert difference <= 1e-3 * logits.abs().max()  # 152 layers of rounding in another order
+
+
+def test_bf16_autocast_is_finite_and_near(net):
+    x = _images()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = _logits(net, x)
+    whole = _logits(net, x)
+    assert logits.isfinite().all()
+    assert (logits.float() - whole).abs().max() <= 0.1 * whole.abs().max() + 0.05  # 8 bits of mantissa through 152 layers
+
+
+def test_a_copy_is_the_same_and_its_own(net):
+    other = copy.deepcopy(net)
+    assert torch.equal(_logits(other, _images()), _logits(net, _images()))
+    theirs = {tensor.data_ptr() for tensor in other.state_dict().values()}
+    assert not theirs & {tensor.data_ptr() for tensor in net.state_dict().values()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_tensor_is_a_parameter_or_a_buffer(name):
+    """Built without memory and then given it: a tensor that `to_empty` does not know stays behind on meta."""
+    with torch.device("meta"):
+        net = dlzoo.create_model(name, num_classes=CLASSES)
+    net.to_empty(device="cpu")
+    for tensor in net.state_dict().values():
+        tensor.zero_()
+    logits = _logits(net.eval(), _images())
+    assert logits.device.type == "cpu" and logits.shape == (2, CLASSES)
+    known = {id(tensor) for tensor in (*net.parameters(), *net.buffers())}
+    for module in net.modules():
+        for name, value in vars(module).items():
+            assert not isinstance(value, torch.Tensor) or id(value) in known, name
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_the_export_computes_the_same(name, tmp_path):
+    from dlzoo.export.onnx import export_onnx
+    from dlzoo.export.verify import verify_onnx
+
+    torch.manual_seed(0)
+    net = dlzoo.create_model(name, num_classes=CLASSES).eval()
+    export_onnx(net, _images(1), tmp_path / "model.onnx", metadata={})
+    report = verify_onnx(net, tmp_path / "model.onnx", [_images(1), _images(2), _images(5)])
+    assert report.max_rel <= 1e-4 and report.top1 == 1.0
+
+
+# --- the face
+
+
+def test_each_file_says_what_it_is():
+    for name in MODELS:
+        info = dlzoo.model_info(name)
+        assert info.name == name and info.path.stem == name
+        assert info.target.startswith("dlzoo.models.") and info.target.rsplit(".", 1)[-1] == name
+        assert len(info.summary) > 30 and "\n" not in info.summary
+        known = schema.parameters_of(info.target)
+        assert known is not None and set(info.arguments) == set(known), "a file sets every argument, so that each can be overridden"
+
+
+@pytest.mark.parametrize(("name", "millions"), [("resnet20", 0.27), ("resnet110", 1.7), ("resnet18", 11.7), ("resnet152", 60.2)])
+def test_the_parameters_are_those_of_the_summary(name, millions):
+    info = dlzoo.model_info(name)
+    assert f"{millions} M" in info.summary
+    assert info.parameters / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def test_lists_are_in_the_order_of_their_numbers():
+    assert dlzoo.list_models("resnet*") == [
+        *("resnet18", "resnet18_cifar", "resnet20", "resnet32", "resnet34", "resnet44", "resnet50", "resnet56"),
+        *("resnet101", "resnet110", "resnet152"),
+    ]
+    assert dlzoo.list_models("*_cifar") == ["resnet18_cifar"]
+    assert dlzoo.list_models("nothing*") == []
+    assert sorted(["a10", "a9", "a", "b1", "1a"], key=zoo._natural) == ["1a", "a", "a9", "a10", "b1"]
+
+
+def test_unknown_names_and_arguments_are_mistakes():
+    with pytest.raises(ConfigError, match="'resnet20'"):
+        dlzoo.create_model("resnet_20")
+    with pytest.raises(ConfigError, match="'resnet50'"):
+        dlzoo.model_info("resnet5O")
+    with pytest.raises(ConfigError, match="num_classes"):
+        dlzoo.create_model("resnet20", num_clases=3)
+    with pytest.raises(ConfigError, match="num_classes"):
+        dlzoo.create_model("resnet20", num_classes="ten")
+    with pytest.raises(ConfigError):
+        dlzoo.create_model("resnet20", num_classes=0)
+    with pytest.raises(ConfigError, match="pad"):
+        dlzoo.create_model("resnet20", shortcut="none")
+    for name in ("", "../model/resnet20", "/etc/passwd", "resnet20.yaml", "*"):
+        with pytest.raises(ConfigError):
+            dlzoo.create_model(name)
+
+
+def test_the_catalogue_is_read_without_torch():
+    code = (
+        "import sys, dlzoo\nassert 'resnet20' in dlzoo.list_models('*20')\nassert dlzoo.model_info('resnet20').arguments\n"
+        "sys.exit(str({'torch', 'hydra', 'numpy'} & set(sys.modules) or 0).replace('0', ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "", done.stderr
+
+
+def test_the_face_has_what_it_lists():
+    for name in dlzoo.__all__:
+        assert getattr(dlzoo, name) is not None
+    with pytest.raises(AttributeError, match="'nothing'"):
+        dlzoo.nothing  # noqa: B018
+    # the modules behind the face are imported by now, and must not have taken its names
+    assert callable(dlzoo.compose) and callable(dlzoo.train) and callable(dlzoo.load) and callable(dlzoo.create_model)
+
+
+def test_a_folder_of_ones_own_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    text = "# Mine.\n_target_: dlzoo.models.vision.resnet.resnet20\nnum_classes: 3\nin_channels: 1\nshortcut: project\n"
+    (tmp_path / "configs" / "model" / "resnet_mine.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert "resnet_mine" in dlzoo.list_models() and "resnet20" in dlzoo.list_models()
+    assert dlzoo.create_model("resnet_mine").head.out_features == 3
+
+
+# --- what a config may not call
+
+UNSAFE = [
+    "os.system",
+    "posix.system",
+    "subprocess.run",
+    "builtins.eval",
+    "builtins.exec",
+    "torch.load",
+    "torch.hub.load",
+    "torch.optim",
+    "torch.optim.sgd.SGD",
+    "lightning.pytorch.callbacks.ModelCheckpoint.load_state_dict",
+    "lightning.Trainer.fit",
+    "logging.os.system",
+    "pdb.Pdb._getval",
+    "os._exit",
+    "pickle.loads",
+    "shutil.rmtree",
+    "pathlib.Path.unlink",
+    "dlzoo.zoo.os.system",
+    "dlzoo.zoo.build",
+    "dlzoo.cli.main",
+    "dlzoo.run.train",
+    "dlzoo.rundir.subprocess.run",
+    "dlzoo.data.download.fetch",
+    "dlzoo.data.download.os.replace",
+    "dlzoo.data.unpickle.unpickle",
+    "dlzoo.export.onnx.require",
+    "dlzoo.pretrained.convert",
+    "dlzoo.models.vision.resnet.torch.load",
+    "dlzoo.models.vision.resnet.torch",
+    "dlzoo.models.vision.resnet.nn.Linear",
+    "dlzoo.models.vision.resnet.ResNet.load_state_dict",
+    "dlzoo.tasks.classification.torch.hub.load",
+    "dlzoo.tasks.classification._mixers",
+    "dlzoo.tasks.classification.F.cross_entropy",
+    "dlzoo.callbacks.report.Path",
+    "dlzoo.callbacks.loggers.os.system",
+    "dlzoo.callbacks.loggers.importlib.util.find_spec",
+    "dlzoo.callbacks.loggers._has_account",
+    "dlzoo.datamodules.digits.gzip.open",
+    "dlzoo.datamodules.mnist.fetch",
+    "dlzoo.optim.schedules.math.exp",
+    "dlzoo",
+    "dlzoo.models",
+    "",
+    ".",
+    "..",
+    "eval",
+    "__import__",
+]
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    """Whatever could do harm is replaced by something that only says so."""
+
+    def alarm(*_, **__):
+        raise AssertionError("a config ran it")
+
+    import dlzoo.callbacks.loggers
+    import dlzoo.callbacks.report
+    import dlzoo.datamodules.digits
+    import dlzoo.datamodules.mnist
+    import dlzoo.tasks.classification  # noqa: F401, libraries call eval when they are imported
+
+    for owner, name in [(os, "system"), (os, "_exit"), (builtins, "eval"), (torch, "load"), (torch.hub, "load"), (subprocess, "run")]:
+        monkeypatch.setattr(owner, name, alarm)
+
+
+@pytest.mark.parametrize("target", UNSAFE)
+def test_a_config_may_not_call(target, nothing_runs, tmp_path):
+    node = {"_target_": target, "command": f"touch {tmp_path}/here"}
+    for wrapped in (node, {"deep": [{"down": node}]}, {**node, "_partial_": True}):
+        with pytest.raises((UnsafeError, ConfigError)) as caught:
+            zoo.build(wrapped)
+        # what is not even a name in a module is a mistake of the user's
+        assert caught.value.exit_code == 9 or "there is no" in caught.value.what, str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", [None, 3, ["os.system"], {"a": 1}])
+def test_a_target_that_is_no_text_is_refused(target):
+    with pytest.raises((UnsafeError, ConfigError)):
+        zoo.build({"_target_": target})
+
+
+@pytest.mark.parametrize("target", ["os.system", "dlzoo.cli.main", "torch.load"])
+def test_an_unsafe_target_is_refused_before_torch_is_imported(target):
+    with pytest.raises(UnsafeError) as caught:
+        dlzoo.compose(f"model._target_={target}")
+    assert caught.value.exit_code == 9 and target in caught.value.what
+
+
+@pytest.mark.parametrize("target", ["dlzoo.models.vision.resnet.resnet21", "dlzoo.models.vision.nothing.at_all"])
+def test_a_name_that_the_zoo_has_not_is_a_mistake(target):
+    with pytest.raises(ConfigError, match="there is no"):
+        zoo.build({"_target_": target})
+
+
+def test_a_yaml_cannot_name_a_class(tmp_path, monkeypatch):
+    import yaml
+
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    text = f"_target_: !!python/object/apply:os.system ['touch {tmp_path}/here']\n"
+    (tmp_path / "configs" / "model" / "evil.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ConfigError, UnsafeError, yaml.YAMLError)):
+        dlzoo.create_model("evil")
+    with pytest.raises((ConfigError, UnsafeError)):
+        dlzoo.compose("model=evil")
+    assert not (tmp_path / "here").exists()
+
+
+# --- published weights
+
+
+def test_published_weights_offline_are_data_that_is_missing(tmp_path, monkeypatch):
+    from dlzoo import pretrained
+
+    monkeypatch.setenv("DLZOO_CACHE", str(tmp_path))
+    with pytest.raises(DataError) as caught:
+        dlzoo.create_model("resnet20", pretrained=True)
+    text, source = str(caught.value), pretrained.source("resnet20")
+    assert caught.value.exit_code == 3
+    assert source.url in text and str(tmp_path / "weights" / source.url.rsplit("/", 1)[-1]) in text
+    assert "DLZOO_OFFLINE" in text and len(text.splitlines()) <= 12
+
+
+def test_a_model_without_published_weights_says_so():
+    with pytest.raises(ConfigError, match="resnet18_cifar"):
+        dlzoo.create_model("resnet18_cifar", pretrained=True)
+
+
+def _plant(monkeypatch, tmp_path, state_dict, name="resnet18"):
+    """Puts a state dict where the published file would lie, and its hash where the published one stands."""
+    import dataclasses
+
+    from dlzoo import pretrained
+
+    source = pretrained.source(name)
+    path = tmp_path / "weights" / Path(source.url).name
+    path.parent.mkdir(exist_ok=True)
+    torch.save(state_dict, path)
+    right = dataclasses.replace(source, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size=path.stat().st_size)
+    monkeypatch.setattr(pretrained, "source", lambda _: right)
+    monkeypatch.setenv("DLZOO_CACHE", str(tmp_path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    import torchvision
+
+    torch.manual_seed(1)
+    return torchvision.models.resnet18()
+
+
+def test_a_file_with_the_right_hash_is_loaded(tmp_path, monkeypatch, theirs):
+    _plant(monkeypatch, tmp_path, theirs.state_dict())
+    x = _images()
+    ours = dlzoo.create_model("resnet18", pretrained=True).eval()
+    torch.testing.assert_close(_logits(ours, x), _logits(theirs.eval(), x), rtol=1e-4, atol=1e-5)
+
+
+def test_other_classes_and_channels_keep_their_own_ends(tmp_path, monkeypatch, theirs):
+    _plant(monkeypatch, tmp_path, theirs.state_dict())
+    ours = dlzoo.create_model("resnet18", pretrained=True, num_classes=3, in_channels=1)
+    published = {name: tensor for name, tensor in dlzoo.create_model("resnet18", pretrained=True).state_dict().items()}
+    differ = [name for name, tensor in ours.state_dict().items() if not torch.equal(tensor, published[name][: len(tensor)] if tensor.ndim else published[name])]
+    assert len({name.rsplit(".", 1)[0] for name in differ}) == 2, differ
+    assert ours.head.out_features == 3
+
+
+def test_a_file_with_another_hash_is_not_loaded(tmp_path, monkeypatch, theirs):
+    path = _plant(monkeypatch, tmp_path, theirs.state_dict())
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match="not the published file"):
+        dlzoo.create_model("resnet18", pretrained=True)
+    assert path.is_file(), "a file of the user's is not thrown away"
+
+
+def test_a_file_of_another_model_is_refused(tmp_path, monkeypatch):
+    import torchvision
+
+    with torch.device("meta"):
+        other = torchvision.models.resnet34()
+    _plant(monkeypatch, tmp_path, {name: torch.zeros(tensor.shape) for name, tensor in other.state_dict().items()})
+    with pytest.raises(CheckpointError):
+        dlzoo.create_model("resnet18", pretrained=True)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/here",)
+
+    _plant(monkeypatch, tmp_path, {"weight": Evil()})
+    with pytest.raises((CheckpointError, UnsafeError)):
+        dlzoo.create_model("resnet18", pretrained=True)
+    assert not (tmp_path / "here").exists()
