@@ -6,6 +6,7 @@ Each verb imports what it needs and no more, so that help, lists and mistakes an
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -138,7 +139,18 @@ def _export(arguments: list[str]) -> None:
     parser.add_argument("--last", action="store_true", help="the last weights, not the best")
     args = _parse(parser, arguments)
     path, report = verbs.export(args.run, "last" if args.last else "best", args.overrides)
-    rows = [[str(b["batch_size"]), f"{b['max_abs']:.2e}", f"{b['max_rel']:.2e}", f"{b['top1']:.2%}"] for b in report["batches"]]
+    first, rest = report["batches"][: len(verbs.CHECKED_BATCHES)], report["batches"][len(verbs.CHECKED_BATCHES) :]
+    count = sum(batch["batch_size"] for batch in rest)
+    every = {
+        "batch_size": count,
+        "max_abs": max(batch["max_abs"] for batch in rest),
+        "max_rel": max(batch["max_rel"] for batch in rest),
+        "top1": sum(batch["top1"] * batch["batch_size"] for batch in rest) / count,
+    }
+    rows = [
+        [str(batch["batch_size"]), f"{batch['max_abs']:.2e}", f"{batch['max_rel']:.2e}", f"{batch['top1']:.2%}"]
+        for batch in [*first, every]
+    ]
     _table(["pictures", "largest difference", "relative", "same label"], rows)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), compared with torch on {report['pictures']}")
 
@@ -234,14 +246,14 @@ def _panel(run: "Run") -> None:
         )
     if summary["edition"]:
         lines.append(f"data: {summary['edition']}")
-    example = run.dir / "example.png"
-    picture = example if example.is_file() else "PICTURE"
+    where, example = shlex.quote(str(run.dir)), run.dir / "example.png"
+    picture = shlex.quote(str(example)) if example.is_file() else "PICTURE"
     lines += [
         "",
-        f"resume    {me} resume {run.dir} trainer.max_epochs={2 * max(config['trainer']['max_epochs'] or 1, 1)}",
-        f"evaluate  {me} evaluate {run.dir}",
-        f"predict   {me} predict {run.dir} {picture}",
-        f"export    {me} export {run.dir}",
+        f"resume    {me} resume {where} trainer.max_epochs={2 * max(config['trainer']['max_epochs'] or 1, 1)}",
+        f"evaluate  {me} evaluate {where}",
+        f"predict   {me} predict {where} {picture}",
+        f"export    {me} export {where}",
     ]
     console = Console(highlight=False)
     if console.is_terminal:

@@ -126,7 +126,7 @@ def _name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
     """The experiment; where none was asked for and data or model were exchanged, <data>_<model>."""
     asked = {_key(override) for override in overrides}
     exchanged = "experiment" not in asked and asked & {"data", "model"}
-    return f"{choices['data']}_{choices['model']}" if exchanged else choices["experiment"]
+    return f"{choices.get('data')}_{choices.get('model')}" if exchanged else choices["experiment"]
 
 
 def _load(overrides: list[str], config_dir: str | Path | None) -> DictConfig:

@@ -92,7 +92,7 @@ def model_info(name: str) -> ModelInfo:
     """
     for folder in config_dirs():
         path = folder / "model" / f"{name}.yaml"
-        if path.is_file():
+        if path.is_file() and path.stem == name:  # a name, and no way to another folder
             break
     else:
         hint = suggest(name, list_models())

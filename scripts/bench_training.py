@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import io
+import itertools
+import logging
 import os
 import tempfile
 import time
@@ -301,6 +303,9 @@ def _silence() -> Iterator[None]:
     """Bars are drawn as on a terminal, but nobody sees them; advice is kept back."""
     before = os.environ.get("FORCE_COLOR")
     os.environ["FORCE_COLOR"] = "1"  # has rich take the silence for a terminal
+    import lightning
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -417,6 +422,6 @@ def _plain_resnet20() -> Any:
             return F.relu(x + y)
 
     widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-    blocks = [Block(before, width) for before, width in zip(widths, widths[1:], strict=False)]
+    blocks = [Block(before, width) for before, width in itertools.pairwise(widths)]
     stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))

@@ -1,7 +1,7 @@
 """The tables of README.md that the config tree, the command line and results/ already know.
 
-    python scripts/readme.py            writes what stands between <!-- models --> and <!-- /models -->, and the other marks
-    python scripts/readme.py --check    writes nothing; exits 1 where README.md is not up to date
+python scripts/readme.py            writes what stands between <!-- models --> and <!-- /models -->, and the other marks
+python scripts/readme.py --check    writes nothing; exits 1 where README.md is not up to date
 """
 
 import argparse
@@ -65,7 +65,7 @@ def experiments() -> str:
     for path in sorted((zoo.config_dir() / "experiment").glob("*.yaml")):
         comment = zoo.leading_comment(path.read_text(encoding="utf-8"))
         what, _, command = comment.partition(" python train.py")
-        what = re.sub(r"\s*(Ours: see RESULTS\.md|Not measured yet: [^.]*)\.?\s*$", "", what.strip())
+        what = re.sub(r"\s*(Ours: see RESULTS\.md|Not measured yet: ).*$", "", what.strip())
         rows.append([what, f"`python train.py{command.rstrip()}`", figure(path.stem, reached)])
     return results.table(["what", "command", "test accuracy, ours"], rows)
 

@@ -172,9 +172,7 @@ class RunReport(L.Callback):
         if matrix is None:
             return
         classes = trainer.datamodule.classes
-        correct = matrix.diagonal().sum().item() / max(matrix.sum().item(), 1)
-        heading = f"{self.title}, {split}: {correct:.2%} of {matrix.sum().item():,} right"
-        figure.save(confusion(matrix.cpu(), classes, heading), self.dir / "confusion.png")
+        figure.save(confusion(matrix.cpu(), classes, f"{self.title}, {split}"), self.dir / "confusion.png")
         worst = sorted(self._worst, key=lambda entry: -entry[0])
         if worst:
             images = trainer.datamodule.preprocess.denormalize(torch.stack([entry[2] for entry in worst]))
@@ -208,4 +206,4 @@ class RunReport(L.Callback):
 def _caption(label: int, logits: Tensor, classes: tuple[str, ...]) -> str:
     probabilities = logits.softmax(0)
     top = int(probabilities.argmax())
-    return f"{classes[top]} {probabilities[top]:.2f}\nis {classes[label]}"
+    return f"{classes[top]} {probabilities[top]:.2f}, is {classes[label]}"

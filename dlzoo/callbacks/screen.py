@@ -89,18 +89,20 @@ class TerminalBar:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress: Progress | None = None
+        self.text, self.total = "", 0
 
     def start(self, text: str, total: int) -> None:
         self.stop()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True, auto_refresh=False)
-        self.row = self.progress.add_task(text, total=total or None, loss="")
-        self.progress.start()
+        self.text, self.total = text, total  # the bar comes with the first update: an epoch that is over by then needs none
 
     def update(self, done: int, text: str) -> None:
-        if self.progress:
-            self.progress.update(self.row, completed=done, loss=text)
-            self.progress.refresh()
+        if self.progress is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+            self.progress = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True, auto_refresh=False)
+            self.row = self.progress.add_task(self.text, total=self.total or None, loss="")
+            self.progress.start()
+        self.progress.update(self.row, completed=done, loss=text)
+        self.progress.refresh()
 
     def stop(self) -> None:
         if self.progress:

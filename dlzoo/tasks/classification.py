@@ -76,6 +76,13 @@ class Classification(L.LightningModule):
             | {f"{stage}_loss": MeanMetric() for stage in ("val", "test")}
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the running hook here some forty times a step; torch would look at each value for parameters and modules
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
 
