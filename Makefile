@@ -47,6 +47,7 @@ bench: $(STAMP) ## speed beside what one would run instead
 
 .PHONY: docs
 docs: $(STAMP) ## the generated parts of README.md and RESULTS.md
+	$(BIN)/python scripts/results.py render
 	$(BIN)/python scripts/readme.py
 
 .PHONY: clean

@@ -231,7 +231,7 @@ def _panel(run: "Run") -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    from dlzoo.rundir import dlzoo_command
+    from dlzoo.rundir import dlzoo_command, further
 
     if int(os.environ.get("LOCAL_RANK", "0") or 0):  # a process that Lightning started speaks through the first
         return
@@ -250,7 +250,7 @@ def _panel(run: "Run") -> None:
     picture = shlex.quote(str(example)) if example.is_file() else "PICTURE"
     lines += [
         "",
-        f"resume    {me} resume {where} trainer.max_epochs={2 * max(config['trainer']['max_epochs'] or 1, 1)}",
+        f"resume    {me} resume {where} {further(config['trainer'])}",
         f"evaluate  {me} evaluate {where}",
         f"predict   {me} predict {where} {picture}",
         f"export    {me} export {where}",

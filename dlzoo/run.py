@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from dlzoo import rundir, zoo
+from dlzoo.checkpoints import load_weights
 from dlzoo.config import check, compose, hydra_flags, run_config
-from dlzoo.errors import ConfigError, StorageError
+from dlzoo.errors import ConfigError, DataError, StorageError
 from dlzoo.rundir import Run
 
 if TYPE_CHECKING:
@@ -45,18 +46,22 @@ def train(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) ->
         cfg.logger = {"csv": {"_target_": "dlzoo.callbacks.loggers.CSVLogger", "run_dir": "${run_dir}"}, **cfg.logger}
     config = check(cfg, overrides)
     inherited = os.environ.get(CHILD_RUN_DIR)
-    going_on = cfg.ckpt_path is not None and cfg.run_dir is not None
+    going_on = bool(cfg.ckpt_path and cfg.run_dir) and Path(cfg.run_dir).resolve() in Path(cfg.ckpt_path).resolve().parents
     path = Path(inherited or cfg.run_dir) if inherited or going_on else rundir.create(config, cfg.run_dir)
     cfg.run_dir = str(path)
     config = OmegaConf.to_container(cfg, resolve=True)
-    with _log_file(path), _environment(CHILD_RUN_DIR, str(path)):
-        return _train(config, Run(path), list(overrides), first=not inherited)
+    try:
+        with _log_file(path), _environment(CHILD_RUN_DIR, str(path)):
+            return _train(config, Run(path), list(overrides), first=not inherited)
+    except (ConfigError, DataError):
+        if not (inherited or going_on or (path / "metrics.csv").is_file()):
+            import shutil
+
+            shutil.rmtree(path, ignore_errors=True)  # nothing was trained: the same command, put right, may take the name
+        raise
 
 
 def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) -> Run:
-    if first:
-        rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
-        rundir.write_text(run.dir / "overrides.yaml", OmegaConf.to_yaml(overrides) if overrides else "[]\n")
     _quiet()
     import lightning as L
 
@@ -65,6 +70,11 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
     task, data, trainer = build(config)
     data.prepare_data()  # before the trainer starts: what the data are belongs in the summary, and a missing file stops us here
     data.setup("fit")
+    if config["ckpt_path"]:
+        load_weights(task.net, Path(config["ckpt_path"]), config["model"])  # damaged, or another model's: told before anything changes
+    if first:
+        rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
+        rundir.write_text(run.dir / "overrides.yaml", OmegaConf.to_yaml(overrides) if overrides else "[]\n")
     summary = {
         "name": config["name"],
         "status": "running",
@@ -120,6 +130,8 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
     Raises:
         ConfigError: a part refuses its arguments, or the machine has not what the trainer asks for.
     """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     trainer_node = dict(config["trainer"])
     trainer_node["precision"] = precision(trainer_node)
     if trainer_node["precision"] == "16-mixed" and trainer_node["gradient_clip_val"] and config["optimizer"].get("fused"):
@@ -140,9 +152,12 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
     callbacks = list(zoo.build(watched).values())
     loggers = list(zoo.build(config["logger"]).values())
     plain = {"enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
-    trainer = zoo.build(
-        {**trainer_node, **plain, "callbacks": callbacks, "logger": loggers, "default_root_dir": config["run_dir"]}
-    )
+    try:
+        trainer = zoo.build(
+            {**trainer_node, **plain, "callbacks": callbacks, "logger": loggers, "default_root_dir": config["run_dir"]}
+        )
+    except MisconfigurationException as error:
+        raise ConfigError(str(error).splitlines()[0], where="trainer") from error
     return task, data, trainer
 
 
@@ -212,14 +227,15 @@ def resume(run: Run, overrides: Sequence[str] = ()) -> Run:
         CheckpointError: it has no checkpoint.
     """
     config = run_config(run, overrides) | {"ckpt_path": str(run.checkpoint("last"))}
-    done, epochs = run.summary, config["trainer"]["max_epochs"]
-    if done["status"] == "finished" and done["epochs"] >= epochs:
-        raise ConfigError(
-            f"the run has finished its {epochs} epochs",
-            where=str(run.dir),
-            fix=f"dlzoo resume {run.dir} trainer.max_epochs={2 * epochs}",
-        )
-    return train(config, overrides)
+    done, limits = run.summary, config["trainer"]
+    for what, key in (("epochs", "max_epochs"), ("steps", "max_steps")):
+        if done["status"] == "finished" and 0 < (limits[key] or 0) <= done[what]:
+            raise ConfigError(
+                f"the run has finished its {limits[key]} {what}",
+                where=str(run.dir),
+                fix=f"{rundir.dlzoo_command()} resume {run.dir} {rundir.further(limits)}",
+            )
+    return train(config, [*run.overrides, *overrides])
 
 
 def say(line: str) -> None:
@@ -248,6 +264,11 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*litlogger.*")
+    warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # no validation, on purpose
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # the last batch is logged in any case
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # a run that ends before it validates
+    warnings.filterwarnings("ignore", message=".*You requested to overfit.*")  # the data see to it
+    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")  # a run from another run's checkpoint
     warnings.filterwarnings("ignore", message=".*will duplicate the data.*|.*It is recommended to use.*sync_dist.*")
 
 

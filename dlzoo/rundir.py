@@ -3,13 +3,10 @@
 import json
 import os
 import platform
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +35,12 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The resolved config, plain values."""
         return yaml.safe_load((self.dir / "config.yaml").read_text(encoding="utf-8"))
+
+    @property
+    def overrides(self) -> list[str]:
+        """What was typed to start it, and to go on with it."""
+        path = self.dir / "overrides.yaml"
+        return list(yaml.safe_load(path.read_text(encoding="utf-8")) or []) if path.is_file() else []
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -124,6 +127,12 @@ def _mkdir_new(path: Path) -> Path:
             number += 1
 
 
+def further(limits: Mapping[str, Any]) -> str:
+    """The overrides that let a finished run go on for as long again, from its trainer's config."""
+    set_here = [key for key in ("max_steps", "max_epochs") if (limits[key] or 0) > 0]
+    return " ".join(f"trainer.{key}={2 * limits[key]}" for key in set_here) or "trainer.max_epochs=1"
+
+
 def find(run: str | Path) -> Run:
     """The run at a directory.
 
@@ -151,6 +160,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: the disk is full or the place can not be written.
     """
+    import tempfile
+
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -205,6 +216,8 @@ def dlzoo_command() -> str:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -221,6 +234,8 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """The commit of the checkout that dlzoo runs from, "+" behind it where files differ; None outside one."""
+    import subprocess
+
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

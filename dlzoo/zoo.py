@@ -143,16 +143,18 @@ def build(node: Any) -> Any:
         arguments = {key: build(value) for key, value in node.items() if key not in ("_target_", "_partial_")}
         if "_target_" not in node:
             return arguments
-        call = locate(node["_target_"])
-        if node.get("_partial_"):
-            return functools.partial(call, **arguments)
-        try:
-            return call(**arguments)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(str(error), where=f"the call of {node['_target_']}") from error
+        call = functools.partial(_called, locate(node["_target_"]), node["_target_"], **arguments)
+        return call if node.get("_partial_") else call()
     if isinstance(node, list | tuple):
         return [build(value) for value in node]
     return node
+
+
+def _called(call: Callable[..., Any], target: str, *given: Any, **arguments: Any) -> Any:
+    try:
+        return call(*given, **arguments)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error), where=f"the call of {target}") from error
 
 
 def check_target(target: Any) -> bool:

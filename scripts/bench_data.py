@@ -79,7 +79,7 @@ def _ours(images: Any, labels: Any, channels_last: bool) -> Iterable[Any]:
 
 
 def _torchvision(images: Any, labels: Any, version: str) -> Iterable[Any]:
-    """torchvision's own data set class on these images (its reader wants the archive that we may not have), and a DataLoader."""
+    """A DataLoader over torchvision's data set, given these images: its own reader wants the published archive."""
     import torch
     from torch.utils.data import DataLoader
     from torchvision import transforms
@@ -107,10 +107,10 @@ def _torchvision(images: Any, labels: Any, version: str) -> Iterable[Any]:
 
 
 def _airbench(images: Any, labels: Any) -> Iterator[Any]:
-    """An epoch as cifar10-airbench makes it: normalised floats with a border; a mask for each shift, rows and then columns; flips.
+    """An epoch as cifar10-airbench makes it: floats with a border, a mask for each shift, rows before columns; then flips.
 
-    Source: Jordan 2024, https://github.com/KellerJordan/cifar10-airbench, the loader; written anew. Its normalising and padding,
-    done once for a whole training there, are not timed here.
+    Source: Jordan 2024, https://arxiv.org/abs/2404.00498, and the loader in github.com/KellerJordan/cifar10-airbench; written
+    anew. Normalising and padding, which it does once for a whole training, are not timed.
     """
     import torch
 

@@ -1,7 +1,6 @@
-"""The speed of training: G4, G5 and G8 of bench.py. Torch and Lightning are imported when a goal first needs them."""
+"""A training step of ResNet-20: G5 and G8 of bench.py. Torch and Lightning are imported when they are first needed."""
 
 import contextlib
-import importlib.util
 import io
 import itertools
 import logging
@@ -14,44 +13,7 @@ from typing import Any
 
 from bench_timing import SECONDS, Row, faster, take_turns
 
-EPOCHS = 26  # of 19 batches of 64 digits: 494 steps
 LR, MOMENTUM = 0.1, 0.9
-
-
-def goal_4(repeats: int) -> Iterator[Row]:
-    """A network so small that only the framework takes time: 64-128-10 on the 8x8 digits, batches of 64."""
-    import torch
-
-    torch.set_num_threads(1)
-    contenders = {"ours": _ours, "bare": _bare, "stock": _stock, "loop": _loop, "whole": _whole_loop}
-    if importlib.util.find_spec("accelerate") and importlib.util.find_spec("transformers"):
-        contenders["trainer"] = _transformers
-    else:
-        print("G4: transformers' Trainer is left out: accelerate or transformers is not installed")
-    with _silence():
-        seconds = take_turns(contenders, repeats)
-        drawing = sorted(_drawing() for _ in range(3))[1]
-    steps = EPOCHS * len(_digits().train_dataloader())
-    rate = {name: steps / value for name, value in seconds.items()}
-    yield faster(
-        "G4", "MLP on digits: bar, log, checkpoints; beside Lightning's own", rate["ours"], rate["stock"], "steps/s", ">= 2.5"
-    )
-    if "trainer" in rate:
-        yield faster("G4", "the same beside transformers' Trainer", rate["ours"], rate["trainer"], "steps/s", ">= 2.5")
-    over = 1e3 * (seconds["ours"] - seconds["bare"]) / steps
-    milliseconds = {name: 1e3 * value / steps for name, value in seconds.items()}
-    yield Row(
-        "G4",
-        "more than bare Lightning on the same batches",
-        milliseconds["ours"],
-        milliseconds["bare"],
-        "ms a step",
-        over,
-        "<= 0.1",
-    )
-    yield faster("G4", "beside a raw loop with a DataLoader", rate["ours"], rate["loop"], "steps/s")
-    yield faster("G4", "beside a raw loop over whole-tensor batches", rate["ours"], rate["whole"], "steps/s")
-    yield Row("G4", "a validation's pictures, which are not in the above", drawing, None, SECONDS, drawing, "")
 
 
 def goal_5(repeats: int) -> Iterator[Row]:
@@ -59,8 +21,11 @@ def goal_5(repeats: int) -> Iterator[Row]:
     import torch
 
     torch.set_num_threads(1)
-    with _silence():
-        pairs = sorted((_side_by_side() for _ in range(repeats)), key=lambda pair: pair[1] / pair[0])
+    pairs = []
+    for _ in range(repeats):
+        with silence(), tempfile.TemporaryDirectory() as folder:
+            pairs.append(_side_by_side(folder))
+    pairs.sort(key=lambda pair: pair[1] / pair[0])
     ours, raw = pairs[len(pairs) // 2]
     yield faster("G5", "a training step of ResNet-20, batch 128, bf16; beside a raw loop", ours, raw, SECONDS, ">= 0.99")
 
@@ -74,10 +39,8 @@ def goal_8(repeats: int, compiled: bool = False) -> Iterator[Row]:
     if compiled:
         contenders["compiled"] = resnet_step("bf16", compiled=True)
     seconds = take_turns(contenders, 3 * repeats)
-    plain = "beside a plain one in fp32 as torch has it by default"
-    yield faster(
-        "G8", f"a training step of ResNet-20, batch 128, bf16 and channels-last; {plain}", *_two(seconds, "ours"), ">= 2.5"
-    )
+    what = "a training step of ResNet-20, batch 128, bf16 and channels-last; beside a plain one in fp32"
+    yield faster("G8", what, *_two(seconds, "ours"), ">= 2.5")
     if compiled:
         yield faster("G8", "the same compiled", *_two(seconds, "compiled"), ">= 3.0")
 
@@ -86,131 +49,19 @@ def _two(seconds: dict[str, float], name: str) -> tuple[float, float, str]:
     return seconds[name], seconds["stock"], SECONDS
 
 
-# --- G4: the same training by six hands. All have a rate that changes every step, and all but `bare` and `whole` write a checkpoint
-# every epoch. Validation is left out: what a run draws then would be all that is measured.
+def stack(folder: str, *overrides: str) -> tuple[Any, Any, Any]:
+    """Task, data and trainer as `python train.py` makes them, for a run in an empty folder."""
+    from omegaconf import OmegaConf
 
-
-def _ours() -> float:
-    """`python train.py` with this network: run report, screen, metrics.csv, checkpoints."""
-    task, data, trainer = _stack("limit_val_batches=0")
-    drawn = _time_pictures(trainer)
-    return _fit_seconds(trainer, task, data) - sum(drawn)
-
-
-def _bare() -> float:
-    """Lightning with everything off, on dlzoo's batches."""
-    import lightning as L
-
-    trainer = L.Trainer(**_short(), logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    return _fit_seconds(trainer, _module(log=False, fused=True), _digits())
-
-
-def _stock() -> float:
-    """Lightning as its manual has it: a DataLoader, its bar, its CSV logger, its checkpoints, self.log in every step."""
-    import lightning as L
-    from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.loggers import CSVLogger
-
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(**_short(), log_every_n_steps=10, logger=CSVLogger(folder), callbacks=[ModelCheckpoint()])
-        return _fit_seconds(trainer, _module(log=True, fused=False), _loader())
-
-
-def _loop() -> float:
-    """A loop over a DataLoader, with a checkpoint each epoch."""
-    return _train_by_hand(_loader(), fused=False, checkpoints=True)
-
-
-def _whole_loop() -> float:
-    """A loop over dlzoo's batches, and nothing else."""
-    return _train_by_hand(_digits().train_dataloader(), fused=True, checkpoints=False)
-
-
-def _transformers() -> float:
-    """transformers' Trainer, with its log and its checkpoints."""
-    import torch.nn.functional as F
-    from torch import nn
-    from transformers import Trainer, TrainingArguments
-
-    class Classifier(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = _mlp()
-
-        def forward(self, x: Any, labels: Any) -> dict[str, Any]:
-            logits = self.net(x)
-            return {"loss": F.cross_entropy(logits, labels), "logits": logits}
-
-    dataset = [{"x": x, "labels": y} for x, y in _loader().dataset]
-    with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"num_train_epochs": EPOCHS, "save_strategy": "epoch", "save_total_limit": 1, "report_to": []}
-        options |= {"per_device_train_batch_size": 64, "dataloader_drop_last": True, "logging_steps": 10, "learning_rate": LR}
-        options |= {"optim": "sgd", "optim_args": f"momentum={MOMENTUM}", "use_cpu": True}
-        trainer = Trainer(Classifier(), TrainingArguments(folder, **options), train_dataset=dataset)
-        started = time.process_time()
-        trainer.train()
-        return time.process_time() - started
-
-
-def _train_by_hand(batches: Any, fused: bool, checkpoints: bool) -> float:
-    import torch
-    import torch.nn.functional as F
-
-    net = _mlp()
-    optimizer, schedule = _optimizer(net, EPOCHS * len(batches), fused)
-    started = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(EPOCHS):
-            for x, y in batches:
-                loss = F.cross_entropy(net(x), y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-            if checkpoints:
-                torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, f"{folder}/last.ckpt")
-    return time.process_time() - started
-
-
-def _stack(*overrides: str, network: bool = True) -> tuple[Any, Any, Any]:
-    """Task, data and trainer as `python train.py` makes them; with the small network in place of ResNet-20."""
     import dlzoo
     from dlzoo import run
 
-    folder = tempfile.mkdtemp(prefix="dlzoo-bench-")
-    words = ["trainer=cpu", f"trainer.max_epochs={EPOCHS}", "data.crop_padding=0", f"run_dir={folder}", *overrides]
-    config = dlzoo.compose(*[f"trainer.{word}" if word.startswith("limit_") else word for word in words])
     os.makedirs(f"{folder}/checkpoints")
-    task, data, trainer = run.build(dict(_plain(config)))
-    if network:
-        task.net = _mlp()
-    return task, data, trainer
+    config = OmegaConf.to_container(dlzoo.compose(f"run_dir={folder}", *overrides), resolve=True)
+    return run.build(config)
 
 
-def _plain(config: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(config, resolve=True)
-
-
-def _fit_seconds(trainer: Any, task: Any, data: Any) -> float:
-    """Processor seconds of the training loop; what Lightning does once before and after it is left out."""
-    loop, seconds = trainer.fit_loop.run, []
-
-    def timed() -> None:
-        started = time.process_time()
-        loop()
-        seconds.append(time.process_time() - started)
-
-    trainer.fit_loop.run = timed
-    if hasattr(data, "train_dataloader"):
-        trainer.fit(task, datamodule=data)
-    else:
-        trainer.fit(task, data)
-    return seconds[0]
-
-
-def _time_pictures(trainer: Any) -> list[float]:
+def time_pictures(trainer: Any) -> list[float]:
     """Has the run report note how long each of its drawings took."""
     report = next(callback for callback in trainer.callbacks if type(callback).__name__ == "RunReport")
     drawn: list[float] = []
@@ -233,77 +84,22 @@ def _time_pictures(trainer: Any) -> list[float]:
     return drawn
 
 
-def _drawing() -> float:
-    """Processor seconds of the pictures of one validation, the third: the first two also import and warm up."""
-    task, data, trainer = _stack("trainer.max_epochs=3")
-    drawn = _time_pictures(trainer)
-    trainer.fit(task, datamodule=data)
-    return drawn[-2]  # the last are the curves at the end of the training
-
-
-def _mlp() -> Any:
-    from torch import nn
-
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-
-
-def _optimizer(net: Any, steps: int, fused: bool) -> tuple[Any, Any]:
+def optimizer(net: Any, steps: int, fused: bool) -> tuple[Any, Any]:
+    """The same descent for all, and its schedule."""
     import torch
 
     from dlzoo.optim.schedules import one_cycle
 
-    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, fused=fused)
-    return optimizer, one_cycle(optimizer, steps)
-
-
-def _short() -> dict[str, Any]:
-    return {"max_epochs": EPOCHS, "accelerator": "cpu", "enable_model_summary": False, "limit_val_batches": 0}
-
-
-def _digits() -> Any:
-    """dlzoo's digits without crops, which the peers do not make either."""
-    from dlzoo.datamodules.digits import Digits
-
-    return Digits(crop_padding=0)
-
-
-def _loader() -> Any:
-    """The same images as floats, in a DataLoader."""
-    import torch
-    from torch.utils.data import DataLoader, TensorDataset
-
-    x, y = (torch.cat(parts) for parts in zip(*_digits().train_dataloader(), strict=True))
-    return DataLoader(TensorDataset(x, y), 64, shuffle=True, drop_last=True)
-
-
-def _module(log: bool, fused: bool) -> Any:
-    import lightning as L
-    import torch.nn.functional as F
-
-    class Module(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = _mlp()
-
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            loss = F.cross_entropy(self.net(batch[0]), batch[1])
-            if log:
-                self.log("train/loss", loss, prog_bar=True)
-            return loss
-
-        def configure_optimizers(self) -> dict[str, Any]:
-            optimizer, schedule = _optimizer(self, int(self.trainer.estimated_stepping_batches), fused)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    return Module()
+    sgd = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, fused=fused)
+    return sgd, one_cycle(sgd, steps)
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Bars are drawn as on a terminal, but nobody sees them; advice is kept back."""
     before = os.environ.get("FORCE_COLOR")
     os.environ["FORCE_COLOR"] = "1"  # has rich take the silence for a terminal
-    import lightning
+    import lightning  # noqa: F401, which sets the level of its loggers when it is imported
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
@@ -314,17 +110,11 @@ def _silence() -> Iterator[None]:
         os.environ["FORCE_COLOR"] = before
 
 
-# --- G5 and G8: ResNet-20
-
-
-def _side_by_side(steps: int = 20) -> tuple[float, float]:
+def _side_by_side(folder: str, steps: int = 20) -> tuple[float, float]:
     """Processor seconds a step of the whole stack and of a raw loop; each of its batches waits for a step of the other."""
-    import dlzoo
-
-    overrides = ("experiment=cifar10_resnet", "trainer=cpu_fast", "data.crop_padding=4", "limit_val_batches=0")
-    task, data, trainer = _stack(*overrides, "trainer.max_epochs=1", f"limit_train_batches={steps + 2}", network=False)
-    del dlzoo
-    drawn, raw_step = _time_pictures(trainer), _raw_step(_cifar(channels_last=True), "bf16", fused=True)
+    limits = ("trainer.max_epochs=1", f"trainer.limit_train_batches={steps + 2}", "trainer.limit_val_batches=0")
+    task, data, trainer = stack(folder, "experiment=cifar10_resnet", "trainer=cpu_fast", *limits)
+    drawn, raw_step = time_pictures(trainer), _raw_step(_cifar(channels_last=True), "bf16", fused=True)
     ours: list[float] = []
     raw: list[float] = []
 
@@ -375,7 +165,7 @@ def _raw_step(batches: Any, precision: str, fused: bool, compiled: bool = False)
         net.to(memory_format=torch.channels_last)
     if compiled:
         net.compile()
-    optimizer, schedule = _optimizer(net, 10_000, fused)
+    sgd, schedule = optimizer(net, 10_000, fused)
 
     def forever() -> Iterator[Any]:
         while True:
@@ -387,9 +177,9 @@ def _raw_step(batches: Any, precision: str, fused: bool, compiled: bool = False)
         x, y = next(given)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             loss = F.cross_entropy(net(x).float(), y)
-        optimizer.zero_grad()
+        sgd.zero_grad()
         loss.backward()
-        optimizer.step()
+        sgd.step()
         schedule.step()
 
     return step

@@ -32,9 +32,10 @@ MAY = {
     "schema": {"errors"},
     "zoo": {"schema", "errors", "pretrained", "data"},
     "rundir": {"errors", "plots", "verbs"},
-    "verbs": {"config", "errors", "rundir", "run", "zoo", "export", "data"},
+    "checkpoints": {"errors"},
+    "verbs": {"checkpoints", "config", "errors", "rundir", "run", "zoo", "export", "data"},
     "config": {"errors", "rundir", "schema", "zoo", "data"},
-    "run": {"config", "errors", "rundir", "schema", "zoo"},
+    "run": {"checkpoints", "config", "errors", "rundir", "schema", "zoo"},
     "cli": {"errors", "rundir", "run", "verbs", "zoo"},
 }
 LIGHTNING = {"tasks", "datamodules", "callbacks", "run"}

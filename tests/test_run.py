@@ -147,7 +147,7 @@ def test_the_confusion_matrix_is_the_accuracy(run, drawn):
     assert matrix.diagonal().sum().item() / 360 == pytest.approx(run.metrics["test/acc"], abs=1e-6)
     data = zoo.build(run.config["data"])
     assert torch.equal(matrix.sum(1), torch.bincount(data.splits.test_labels, minlength=10)), "rows are the true classes"
-    assert f"{run.metrics['test/acc']:.2%}" in drawn["title"] and "test" in drawn["title"]
+    assert "test" in drawn["title"] and drawn["classes"] == tuple("0123456789")
 
 
 def test_a_checkpoint_holds_plain_values_and_everything_to_go_on(run):
@@ -478,7 +478,7 @@ class _Net(nn.Module):
         self.head = nn.Linear(16, 4)
 
     def forward(self, x):
-        return self.head(x.flatten(1))
+        return self.head(x[..., :4, :4].flatten(1))
 
 
 def _task(**options):
@@ -488,9 +488,9 @@ def _task(**options):
     return Classification(_Net(), torch.optim.SGD, lambda *_: None, num_classes=4, **options)
 
 
-def _batch(count=12):
+def _batch(count=12, side=4):
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, 1, 4, 4, generator=generator), torch.randint(4, (count,), generator=generator)
+    return torch.randn(count, 1, side, side, generator=generator), torch.randint(4, (count,), generator=generator)
 
 
 def _at(task, step, monkeypatch):
@@ -499,7 +499,7 @@ def _at(task, step, monkeypatch):
 
 @pytest.mark.parametrize("options", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
 def test_mixing_knows_the_seed_and_the_step_alone(options, monkeypatch):
-    x, y = _batch()
+    x, y = _batch(side=32)
     task = _task(seed=1, **options)
 
     def mixed(seed, step):
@@ -514,8 +514,8 @@ def test_mixing_knows_the_seed_and_the_step_alone(options, monkeypatch):
     two = task._mix(x, y)
     assert torch.equal(before, torch.random.get_rng_state()), "the generator that dropout uses is given back"
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    for other in (mixed(1, 8), mixed(2, 7)):
-        assert not torch.equal(one[0], other[0]) or not torch.equal(one[1], other[1])
+    others = [mixed(1, step)[0] for step in range(8, 14)] + [mixed(seed, 7)[0] for seed in range(2, 8)]
+    assert sum(not torch.equal(one[0], other) for other in others) >= 10, "now and then a mix is almost nothing"
     assert one[1].shape == (12, 4) and torch.allclose(one[1].sum(1), torch.ones(12))
     # a label's share is its image's share
     loss = task.training_step((x, y), 0)

@@ -59,7 +59,8 @@ class CSVLogger(Logger):
             self.save()
             row = {"step": step}
             self.rows.append(row)
-        row.update({key: f"{value:.7g}" if isinstance(value, float) else value for key, value in metrics.items()})
+        numbers = {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in metrics.items()}
+        row.update(numbers | {"epoch": row.get("epoch", numbers.get("epoch", ""))})  # a test after the last epoch is in none
         row["seconds"] = f"{time.monotonic() - self.start:.2f}"
         if any(key not in self.columns for key in row):
             self.columns += [key for key in row if key not in self.columns]

@@ -1,6 +1,7 @@
 """The run report: the numbers and pictures that a run leaves behind, refreshed at every validation."""
 
 import heapq
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class RunReport(L.Callback):
         self.seconds, self.samples = state["seconds"], state["samples"]
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        self._first = True
+        self._first, self._logged = True, trainer.global_step
         self._start_clock()
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -68,7 +69,9 @@ class RunReport(L.Callback):
         self._loss = loss if self._loss is None else self._loss + loss
         self._batches += 1
         self.samples += len(batch[-1]) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+        step = trainer.global_step  # stays as it is while gradients are accumulated
+        if (step % trainer.log_every_n_steps == 0 and step != self._logged) or trainer.is_last_batch:
+            self._logged = step
             self._log_training(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -122,20 +125,16 @@ class RunReport(L.Callback):
     def _log_training(self, trainer: L.Trainer) -> None:
         loss = self._loss.item() / self._batches
         step = trainer.global_step
-        if loss != loss or abs(loss) == float("inf"):
-            raise NumericalError(
-                f"the training loss is {loss}",
-                where=f"step {step}, epoch {trainer.current_epoch}",
-                safe="the checkpoints written before it",
-                fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or trainer.precision=32",
-            )
+        _require_finite(trainer, "train/loss", loss)
         self._loss, self._batches = None, 0
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._log(trainer, {"train/loss": loss, "lr": rate, "samples_per_second": self.samples_per_second})
 
     def _log_evaluation(self, trainer: L.Trainer) -> None:
         stage = "test/" if trainer.testing else "val/"
-        self._log(trainer, {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(stage)})
+        numbers = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(stage)}
+        _require_finite(trainer, f"{stage}loss", numbers.get(f"{stage}loss", 0.0))  # the last step may have spoilt the weights
+        self._log(trainer, numbers)
 
     def _log(self, trainer: L.Trainer, numbers: dict[str, float]) -> None:
         for logger in trainer.loggers:
@@ -200,6 +199,17 @@ class RunReport(L.Callback):
         captions = [trainer.datamodule.classes[label] for label in labels[:40].tolist()]
         figure.save(
             image_grid(shown, captions, f"{self.title}: the first batch as the network sees it"), self.dir / "samples.png"
+        )
+
+
+def _require_finite(trainer: L.Trainer, name: str, value: float) -> None:
+    """Stops the run before weights that compute nothing are written over good ones."""
+    if not math.isfinite(value):
+        raise NumericalError(
+            f"{name} is {value}",
+            where=f"step {trainer.global_step}, epoch {trainer.current_epoch}",
+            safe="the checkpoints written before it",
+            fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or trainer.precision=32",
         )
 
 

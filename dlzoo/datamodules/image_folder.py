@@ -124,7 +124,9 @@ class ImageFolder(LightningDataModule):
         _ = self.splits
 
     def train_dataloader(self) -> FolderBatches:
-        return self._batches("train", batch_size=self.batch_size, shuffle=True, drop_last=True)
+        # overfitting takes the same batches again and again
+        shuffle = not (self.trainer and self.trainer.overfit_batches)
+        return self._batches("train", batch_size=self.batch_size, shuffle=shuffle, drop_last=True)
 
     def val_dataloader(self) -> FolderBatches | list[FolderBatches]:
         return self._batches("val", batch_size=self.eval_batch_size) if self.splits["val"] else []

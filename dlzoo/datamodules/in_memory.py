@@ -121,7 +121,7 @@ class InMemoryImages(LightningDataModule):
             self.splits.train_labels[kept],
             batch_size=self.batch_size,
             augment=self.augment,
-            shuffle=True,
+            shuffle=not (self.trainer and self.trainer.overfit_batches),  # overfitting takes the same batches again and again
             drop_last=True,
         )
 

@@ -4,6 +4,8 @@ Figures are made without pyplot: no window, no list of open figures, no settings
 returned object as it is.
 """
 
+import functools
+import io
 import os
 import uuid
 import warnings
@@ -44,9 +46,7 @@ HEAD = 0.45  # inches at the top for the title
 
 def new(width: float, height: float, title: str = "") -> "Figure":
     """An empty figure of so many inches, at 100 dots an inch; the title's letters shrink until it fits."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    figure = _figure_class()(figsize=(width, height), dpi=100, facecolor="white")
     if title:
         room = (width - 2 * EDGE) / max(text_width(title, TITLE_SIZE), 1e-6)
         figure.suptitle(
@@ -59,6 +59,21 @@ def new(width: float, height: float, title: str = "") -> "Figure":
             parse_math=False,
         )
     return figure
+
+
+@functools.cache
+def _figure_class() -> "type[Figure]":
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        """Shows itself in a notebook, which of itself shows only figures of pyplot, or after %matplotlib inline."""
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png")
+            return file.getvalue()
+
+    return Picture
 
 
 def margins(figure: "Figure", left: float, right: float, top: float, bottom: float, between: float = 0.0) -> None:

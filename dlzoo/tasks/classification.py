@@ -73,7 +73,7 @@ class Classification(L.LightningModule):
                 for stage in ("val", "test")
                 for name, k in names.items()
             }
-            | {f"{stage}_loss": MeanMetric() for stage in ("val", "test")}
+            | {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("val", "test")}  # a NaN has to be seen
         )
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -27,6 +27,11 @@ def test_importing_the_plots_imports_neither_matplotlib_nor_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_notebook_shows_a_figure_without_being_told_how():
+    """IPython asks an object for _repr_png_; matplotlib's own figures have none before %matplotlib inline."""
+    assert blank("title")._repr_png_().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_save_writes_the_format_of_the_suffix_and_nothing_else(tmp_path, suffix, start):
     path = tmp_path / "made" / f"figure.{suffix}"

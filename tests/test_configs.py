@@ -1,0 +1,307 @@
+"""The config tree: every choice composes, every experiment builds and trains a batch, and every claimed command is one."""
+
+import gzip
+import itertools
+import re
+import shlex
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import dlzoo
+from dlzoo import config, zoo
+from dlzoo import run as runs
+from dlzoo.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parent.parent
+CHOICES = [(group, name) for group in config.GROUPS for name in zoo.list_configs(group)]
+EXPERIMENTS = zoo.list_configs("experiment")
+# one batch of eight of everything, on the CPU; enough of a picture for what is drawn
+TINY = ("trainer=cpu", "data.batch_size=8", "data.eval_batch_size=8", "debug=smoke", "trainer.limit_train_batches=1")
+
+
+def _pictures(root, classes, count, side, seed=0):
+    from PIL import Image
+
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(classes), count, side, side + 3, 3), dtype=np.uint8)
+    for name, images in zip(classes, pixels, strict=True):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(root / name / f"{number}.jpg")
+
+
+def _idx(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    path.write_bytes(gzip.compress(head + values.tobytes()))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Small data sets in the published formats: 64 training and 16 test samples each."""
+    from PIL import Image
+
+    from dlzoo.data.cifar import CIFAR10_CLASSES
+
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for name, (prefix, count) in itertools.product(("mnist", "fashion_mnist"), {"train": 64, "t10k": 16}.items()):
+        _idx(folder / name / f"{prefix}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        _idx(folder / name / f"{prefix}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8) % 10)
+    for split, count in {"train": 64, "test": 16}.items():
+        for number in range(count):
+            place = folder / "cifar10" / split / CIFAR10_CLASSES[number % 10]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / f"{number}.jpg")
+    _pictures(folder / "images", ("ant", "bee", "cat"), 8, 40)
+    return folder
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The data sets as large as the files above; their real sizes are a part of what is checked when they are read."""
+    from dlzoo.datamodules.cifar import Cifar10
+    from dlzoo.datamodules.mnist import FashionMnist, Mnist
+
+    for kind in (Cifar10, Mnist, FashionMnist):
+        monkeypatch.setattr(kind, "published", (64, 16))
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda value: value)
+def test_every_choice_composes_and_passes_the_check(group, name, data):
+    words = [f"{group}={name}", f"data_dir={data}"]
+    plain = config.check(dlzoo.compose(*words))
+    assert "???" not in str(plain) and "${" not in str(plain)
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_a_model_takes_its_ends_from_the_data(name):
+    plain = config.check(dlzoo.compose(f"model={name}", "data=mnist"))
+    assert (plain["model"]["num_classes"], plain["model"]["in_channels"], plain["task"]["num_classes"]) == (10, 1, 10)
+    plain = config.check(dlzoo.compose(f"model={name}", "data=cifar100"))
+    assert (plain["model"]["num_classes"], plain["model"]["in_channels"], plain["task"]["num_classes"]) == (100, 3, 100)
+
+
+def test_the_classes_of_a_folder_are_counted(data):
+    assert dlzoo.compose("experiment=imagefolder_resnet50", f"data.root={data}/images").data.num_classes == 3
+    with pytest.raises(DataError, match="nowhere"):
+        dlzoo.compose("experiment=imagefolder_resnet50", f"data.root={data}/nowhere")
+
+
+def test_a_choice_on_the_command_line_beats_the_experiments():
+    words = ("trainer=cpu", "scheduler=multistep", "model=resnet20", "trainer.max_epochs=1", "~scheduler.peak")
+    plain = dlzoo.compose("experiment=cifar10_resnet18", *words)
+    assert plain.trainer.accelerator == "cpu" and not plain.channels_last
+    assert plain.scheduler["_target_"].endswith("multistep") and plain.model["_target_"].endswith("resnet20")
+    assert plain.trainer.max_epochs == 1 and plain.task.label_smoothing == 0.1
+
+
+def test_a_value_of_the_experiment_that_another_choice_does_not_take_is_named_with_its_place():
+    with pytest.raises(ConfigError) as caught:
+        dlzoo.compose("experiment=cifar10_resnet18", "optimizer=adamw")
+    assert "nesterov" in caught.value.what and "cifar10_resnet18.yaml line" in caught.value.where
+
+
+def test_no_group_of_the_tree_is_null():
+    text = (zoo.config_dir() / "train.yaml").read_text()
+    defaults = zoo.read_yaml(text)["defaults"]
+    assert all(value for item in defaults if isinstance(item, dict) for value in item.values())
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, name in CHOICES if group != "callbacks"], ids=lambda v: v)
+def test_every_file_says_what_it_is(group, name):
+    text = (zoo.config_dir() / group / f"{name}.yaml").read_text()
+    assert len(zoo.leading_comment(text)) > 15
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_command_at_the_head_of_an_experiment_is_its_own(name, data, monkeypatch):
+    lines = (zoo.config_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
+    commands = [line.lstrip("# ") for line in lines if line.startswith("#") and "python train.py" in line]
+    assert len(commands) == 1, "one command, ready to copy"
+    program, file, *words = shlex.split(commands[0].replace("PATH", str(data / "images")))
+    assert (program, file) == ("python", "train.py") and (ROOT / file).is_file()
+    assert dlzoo.compose(*words).name == name
+
+
+def test_every_command_of_the_documents_composes(data, monkeypatch):
+    """What README and the others tell people to type is accepted."""
+    commands = []
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "configs").rglob("*.yaml"))):
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            match = re.search(r"(?:python train\.py|dlzoo train)((?: +[\w.+~/=\[\],:-]+)*)", line)
+            if match and "--" not in match[1] and "-m" not in match[1].split() and "tiny_cnn" not in match[1]:  # not written yet
+                commands.append(match[1].replace("PATH", str(data / "images")))
+    assert len(commands) >= len(EXPERIMENTS)
+    for command in dict.fromkeys(commands):
+        words = [word for word in command.split() if "=" in word]
+        assert dlzoo.compose(*words), command
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds(name, data):
+    cfg = dlzoo.compose(f"experiment={name}", "trainer=cpu", f"data_dir={data}")
+    task, datamodule, trainer = runs.build(config.check(cfg))
+    assert task.net.head.out_features == datamodule.num_classes == task.hparams["num_classes"]
+    assert datamodule.preprocess.channels == cfg.data.in_channels
+    assert trainer.max_epochs == cfg.trainer.max_epochs
+    # the optimizer and the schedule that it names can be made for its network
+    optimizer = task.optimizer(task.net.parameters())
+    assert task.scheduler(optimizer, total_steps=10).get_last_lr()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
+    words = [f"experiment={name}", f"data_dir={data}", *TINY, f"run_dir={tmp_path}/run"]
+    words += ["data.image_size=32", "data.num_workers=0"] if name.startswith("imagefolder") else ["data.val_size=16"]
+    run = dlzoo.train(dlzoo.compose(*words), words)
+    assert run.summary["status"] == "finished" and run.summary["steps"] == 1
+    assert 0 <= run.metrics["test/acc"] <= 1 and run.metrics["test/loss"] > 0
+    assert {"samples.png", "confusion.png", "curves.png", "example.png"} <= {path.name for path in run.dir.iterdir()}
+    assert ("JPEG edition" in run.summary["edition"]) == name.startswith("cifar10")
+    assert len(run.summary["classes"]) == run.config["data"]["num_classes"]
+    assert dlzoo.load(run.dir) is not None
+
+
+# --- debug
+
+
+def test_overfit_learns_one_batch_by_heart(tmp_path):
+    words = ["debug=overfit", "trainer=cpu", "trainer.max_epochs=20", "data.crop_padding=0", f"run_dir={tmp_path}/run"]
+    run = dlzoo.train(dlzoo.compose(*words), words)
+    steps, losses = run.history["train/loss"]
+    assert steps[-1] == 20, "one batch an epoch"
+    assert losses[-1] < 0.2 * losses[0], losses
+    assert "test/acc" not in run.metrics
+
+
+def test_profile_writes_its_table(tmp_path):
+    words = ["debug=profile", "trainer=cpu", "trainer.limit_train_batches=8", f"run_dir={tmp_path}/run"]
+    run = dlzoo.train(dlzoo.compose(*words), words)
+    assert "conv" in (run.dir / "profile.txt").read_text()
+
+
+def test_smoke_is_over_in_two_steps():
+    cfg = dlzoo.compose("debug=smoke", "experiment=cifar10_resnet")
+    assert (cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.trainer.limit_test_batches) == (1, 2, 2)
+    assert cfg.name == "cifar10_resnet"
+
+
+# --- loggers
+
+
+def test_tensorboard_has_the_numbers_of_the_csv(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = ["logger=[csv,tensorboard]", "debug=smoke", "trainer=cpu", f"run_dir={tmp_path}/run"]
+    run = dlzoo.train(dlzoo.compose(*words), words)
+    events = EventAccumulator(str(run.dir / "tensorboard"))
+    events.Reload()
+    assert {"train/loss", "val/acc", "val/loss", "test/acc", "lr"} <= set(events.Tags()["scalars"])
+    steps, values = run.history["train/loss"]
+    scalars = events.Scalars("train/loss")
+    assert [scalar.step for scalar in scalars] == steps
+    assert [scalar.value for scalar in scalars] == pytest.approx(values, rel=1e-6)
+
+
+def test_a_run_has_its_csv_whatever_else_is_chosen(tmp_path):
+    words = ["logger=tensorboard", "debug=smoke", "trainer=cpu", "test=false", f"run_dir={tmp_path}/run"]
+    run = dlzoo.train(dlzoo.compose(*words), words)
+    assert run.history["train/loss"][0] == [1, 2]
+
+
+def test_wandb_without_an_account_stays_offline_and_never_asks(tmp_path, monkeypatch):
+    """No key, no netrc, nothing on the standard input: a question would be an error here."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    words = ["logger=wandb", "debug=smoke", "trainer=cpu", "test=false", "tags=[one,two]", f"run_dir={tmp_path}/run"]
+    run = dlzoo.train(dlzoo.compose(*words), words)
+    assert list((run.dir / "wandb").glob("offline-run-*")) and (run.dir / "metrics.csv").is_file()
+    assert "wandb sync" in (run.dir / "train.log").read_text()
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "wandb"])
+def test_a_logger_whose_package_is_missing_says_what_to_install(package, monkeypatch, tmp_path):
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
+    with pytest.raises(ConfigError) as caught:
+        runs.build(config.check(dlzoo.compose(f"logger={package}", "trainer=cpu", f"run_dir={tmp_path}")))
+    assert f"dlzoo[{package}]" in caught.value.fix and caught.value.exit_code == 2
+
+
+# --- devices and precision
+
+
+class _Cuda:
+    def __init__(self, capability):
+        self.capability = capability
+
+    def set(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: self.capability is not None)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: self.capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Test GPU")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "asked", "capability", "expected"),
+    [
+        ("gpu", None, (9, 0), "bf16-mixed"),
+        ("gpu", None, (8, 0), "bf16-mixed"),
+        ("gpu", None, (7, 5), "16-mixed"),  # a T4: bf16 there is emulated
+        ("gpu", None, (7, 0), "16-mixed"),
+        ("gpu", None, (6, 1), 32),
+        ("gpu", "32", (9, 0), 32),
+        ("gpu", "16-mixed", (7, 5), "16-mixed"),
+        ("gpu", "bf16-mixed", (7, 5), "compute capability 7.5"),
+        ("auto", "bf16-mixed", (7, 5), "compute capability 7.5"),
+        ("auto", None, (7, 5), 32),
+        ("cpu", "bf16-mixed", (7, 5), "bf16-mixed"),  # the GPU is not asked
+        ("cpu", "16-mixed", (9, 0), "fp16 does not run on a CPU"),
+        ("cpu", "16-true", None, "fp16 does not run on a CPU"),
+        ("auto", "16-mixed", None, "fp16 does not run on a CPU"),
+        ("auto", None, None, 32),
+        ("auto", "auto", None, 32),
+        ("cpu_fast", None, None, "bf16-mixed"),
+        ("gpu", None, None, "there is no CUDA GPU"),
+        ("ddp", None, None, "there is no CUDA GPU"),
+    ],
+)
+def test_precision_is_native_or_refused(trainer, asked, capability, expected, monkeypatch):
+    _Cuda(capability).set(monkeypatch)
+    node = config.check(dlzoo.compose(f"trainer={trainer}", *([f"trainer.precision={asked}"] if asked else [])))["trainer"]
+    if expected in (32, "bf16-mixed", "16-mixed"):
+        assert runs.precision(node) == expected
+        return
+    with pytest.raises(ConfigError, match=expected) as caught:
+        runs.precision(node)
+    assert caught.value.exit_code == 2 and caught.value.fix and "trainer" in caught.value.where
+    # what it says to type instead is accepted
+    word = caught.value.fix.split(",")[0]
+    again = config.check(dlzoo.compose(f"trainer={trainer}", word))["trainer"]
+    assert runs.precision(again)
+
+
+def test_fp16_with_clipping_wants_an_optimizer_that_is_not_fused(monkeypatch):
+    _Cuda((7, 5)).set(monkeypatch)
+    plain = config.check(dlzoo.compose("trainer=gpu", "trainer.gradient_clip_val=1"))
+    with pytest.raises(ConfigError, match="fused"):
+        runs.build(plain)
+
+
+def test_channels_last_goes_with_the_fast_trainers():
+    for trainer, expected in {"cpu": False, "auto": False, "cpu_fast": True, "gpu": True, "ddp": True, "ddp_cpu": False}.items():
+        assert dlzoo.compose(f"trainer={trainer}").channels_last is expected, trainer
+
+
+def test_cpu_fast_trains(tmp_path):
+    words = ["trainer=cpu_fast", "debug=smoke", f"run_dir={tmp_path}/run"]
+    run = dlzoo.train(dlzoo.compose(*words), words)
+    assert run.summary["precision"] == "bf16-mixed" and run.config["channels_last"] is True
+    assert all(value.dtype == torch.float32 for value in dlzoo.load(run.dir).parameters())
