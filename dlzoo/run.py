@@ -70,8 +70,8 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
     task, data, trainer = build(config)
     data.prepare_data()  # before the trainer starts: what the data are belongs in the summary, and a missing file stops us here
     data.setup("fit")
-    if config["ckpt_path"]:
-        load_weights(task.net, Path(config["ckpt_path"]), config["model"])  # damaged, or another model's: told before anything changes
+    if config["ckpt_path"]:  # damaged, or another model's: told before anything changes
+        load_weights(task.net, Path(config["ckpt_path"]), config["model"])
     if first:
         rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
         rundir.write_text(run.dir / "overrides.yaml", OmegaConf.to_yaml(overrides) if overrides else "[]\n")

@@ -91,10 +91,10 @@ def predict(run: str | Path, source: str | Path, top: int = 3, which: str = "bes
     Raises:
         DataError: no picture there, or one that can not be read.
     """
-    import torch
-
     found = rundir.find(run)
     files = _pictures(Path(source))
+    import torch
+
     net, preprocess, classes = load(run, which), preprocessing(found), found.summary["classes"]
     results = []
     with torch.inference_mode():

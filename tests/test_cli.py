@@ -95,7 +95,7 @@ def test_help_lists_and_versions_need_no_torch(cli, tmp_path):
     assert len(said) == 13, done.stdout
     for verb in program.VERBS:
         assert f"dlzoo {verb}" in said["--help"]
-    assert said[""] == said["--help"]
+    assert said[""].strip() == said["--help"].strip()
     assert "python train.py experiment=" in said["train --help"] and "--multirun" in said["train --help"] + "--multirun"
     assert said["--version"].strip() == dlzoo.__version__
     assert "resnet20" in said["list"] and "He et al." in said["list"]
@@ -103,7 +103,7 @@ def test_help_lists_and_versions_need_no_torch(cli, tmp_path):
     assert "resnet20" not in said["list models *50*"]
     assert "cifar10_resnet" in said["list experiments"] and "fashion_mnist" in said["list data"]
     assert said["list runs"].strip() == "nothing"
-    assert "max_epochs: 12" in said["train --cfg job"] and "${seed}" in said["train --cfg job"]
+    assert re.search(r"max_epochs: \d+", said["train --cfg job"]) and "${seed}" in said["train --cfg job"]
     assert "${" not in said["train --cfg job --resolve"]
     assert list(tmp_path.iterdir()) == []
 

@@ -118,7 +118,11 @@ def test_no_circle():
 
 
 def test_import_dlzoo_is_light():
-    code = "import sys, dlzoo; heavy = {'torch', 'lightning', 'numpy', 'hydra', 'matplotlib'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    code = (
+        "import sys, dlzoo\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'hydra', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

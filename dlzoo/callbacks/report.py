@@ -124,7 +124,6 @@ class RunReport(L.Callback):
 
     def _log_training(self, trainer: L.Trainer) -> None:
         loss = self._loss.item() / self._batches
-        step = trainer.global_step
         _require_finite(trainer, "train/loss", loss)
         self._loss, self._batches = None, 0
         rate = trainer.optimizers[0].param_groups[0]["lr"]

@@ -77,7 +77,7 @@ class Classification(L.LightningModule):
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the running hook here some forty times a step; torch would look at each value for parameters and modules
+        # Lightning notes the running hook here some forty times a step; torch would search each value for parameters
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
