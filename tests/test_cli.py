@@ -79,9 +79,10 @@ def test_a_mistake_is_a_few_lines_at_once(cli, tmp_path, words, code, expected):
 def test_help_lists_and_versions_need_no_torch(cli, tmp_path):
     script = (
         "import io, sys\nfrom contextlib import redirect_stdout\nfrom dlzoo.cli import main\n"
-        "for words in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['--version'], ['list'], ['list', 'models', '*50*'],\n"
-        "    ['list', 'experiments'], ['list', 'data'], ['list', 'runs'], ['train', '--cfg', 'job'], ['train', '--cfg', 'job', '--resolve'],\n"
-        "    ['train', '--info', 'defaults'], []):\n"
+        "job = ['train', '--cfg', 'job']\n"
+        "for words in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['--version'], [], job, [*job, '--resolve'],\n"
+        "    ['list'], ['list', 'models', '*50*'], ['list', 'experiments'], ['list', 'data'], ['list', 'runs'],\n"
+        "    ['train', '--info', 'defaults']):\n"
         "    out = io.StringIO()\n"
         "    with redirect_stdout(out):\n        code = main(words)\n"
         "    print('@@', *words, code)\n    print(out.getvalue())\n"
@@ -116,7 +117,9 @@ def test_debug_shows_the_traceback(cli, tmp_path):
 def test_the_reader_of_a_pipe_may_go(tmp_path):
     words = f"{shlex.quote(sys.executable)} -m dlzoo train --cfg job | head -1"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.stderr == "" and len(done.stdout.splitlines()) == 1
 
 
@@ -163,7 +166,13 @@ def test_a_corrupt_picture_is_named(say, tmp_path, workers):
         if workers and number:
             break
         words = ["experiment=imagefolder_resnet50", "model=resnet18", f"data.root={root}", f"data.num_workers={workers}"]
-        words += ["data.image_size=32", "data.batch_size=4", "trainer=cpu", "trainer.max_epochs=1", f"run_dir={tmp_path}/r{number}"]
+        words += [
+            "data.image_size=32",
+            "data.batch_size=4",
+            "trainer=cpu",
+            "trainer.max_epochs=1",
+            f"run_dir={tmp_path}/r{number}",
+        ]
         code, _, error = say("train", *words)
         assert code == 3, error
         _polite(error, f"bee/{number}.jpg", "remove the file")
@@ -198,7 +207,9 @@ def test_a_checkpoint_that_is_damaged(say, run, tmp_path, damage, verb):
     shutil.copytree(run.dir, other)
     for path in (other / "checkpoints").iterdir():
         whole = path.read_bytes()
-        path.write_bytes({"half": whole[: len(whole) // 2], "empty": b"", "text": b"hello", "pickle": pickle.dumps(Evil())}[damage])
+        path.write_bytes(
+            {"half": whole[: len(whole) // 2], "empty": b"", "text": b"hello", "pickle": pickle.dumps(Evil())}[damage]
+        )
     code, _, error = say(verb, other, *(["trainer.max_epochs=2"] if verb == "resume" else []))
     assert code == 6, error
     _polite(error, ".ckpt")
@@ -325,16 +336,19 @@ def test_what_the_panel_prints_can_be_run(cli, tmp_path):
 def test_one_run_after_the_other(cli, tmp_path):
     done = cli("train.py", "-m", "seed=1,2", "debug=smoke", "trainer=cpu", "test=false", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == "" and not (tmp_path / ".hydra").exists()
     found = sorted(path.parent for path in tmp_path.rglob("summary.json"))
-    assert len(found) == 2
+    assert len(found) == 2 and all(path.parent == tmp_path / "runs" / "digits_resnet" for path in found)
     assert {json.loads((path / "summary.json").read_text())["seed"] for path in found} == {1, 2}
     done = cli("train.py", "-m", "seed=1,abc", "debug=smoke", cwd=tmp_path)
     assert done.returncode == 2
-    _polite(done.stderr, "abc")
+    which, _, error = done.stderr.partition("\nerror: ")
+    assert "seed=abc" in which and len(which.splitlines()) <= 2, "Hydra says which of the jobs it was"
+    _polite("error: " + error, "abc")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["epoch 1/", "epoch 2/"])
+@pytest.mark.parametrize("moment", ["digits_resnet: ", "epoch 2/"])
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, moment):
     words = [sys.executable, str(ROOT / "train.py"), "trainer=cpu", "trainer.max_epochs=50", "run_dir=run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -346,9 +360,12 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, moment):
     out, error = started.communicate(timeout=60)
     assert started.returncode == 130, error
     assert "Traceback" not in error and len(error.splitlines()) <= 6
-    assert "resume" in out + error
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
+    saved = (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert saved == (moment != "digits_resnet: ") == ("resume run" in out + error)
+    if not saved:
+        return
     from dlzoo.checkpoints import read_checkpoint
 
     epoch = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"]

@@ -131,10 +131,15 @@ def test_every_command_of_the_documents_composes(data, monkeypatch):
     commands = []
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "configs").rglob("*.yaml"))):
         text = path.read_text() if path.is_file() else ""
-        examples = set(re.findall(r"`dlzoo/\w+/(?:\w+/)?(\w+)\.py`:", text))  # files that the reader is shown how to write
+        examples = set(re.findall(r"`[\w/]+/(\w+)\.(?:py|yaml)`:", text))  # files that the reader is shown how to write
         for line in text.splitlines():
             match = re.search(r"(?:python train\.py|dlzoo train)((?: +[\w.+~/=\[\],:-]+)*)", line)
-            if match and "--" not in match[1] and "-m" not in match[1].split() and not examples & set(re.findall(r"\w+", match[1])):
+            if (
+                match
+                and "--" not in match[1]
+                and "-m" not in match[1].split()
+                and not examples & set(re.findall(r"\w+", match[1]))
+            ):
                 commands.append(match[1].replace("PATH", str(data / "images")))
     assert len(commands) >= len(EXPERIMENTS)
     for command in dict.fromkeys(commands):
@@ -298,7 +303,14 @@ def test_fp16_with_clipping_wants_an_optimizer_that_is_not_fused(monkeypatch):
 
 
 def test_channels_last_goes_with_the_fast_trainers():
-    for trainer, expected in {"cpu": False, "auto": False, "cpu_fast": True, "gpu": True, "ddp": True, "ddp_cpu": False}.items():
+    for trainer, expected in {
+        "cpu": False,
+        "auto": False,
+        "cpu_fast": True,
+        "gpu": True,
+        "ddp": True,
+        "ddp_cpu": False,
+    }.items():
         assert dlzoo.compose(f"trainer={trainer}").channels_last is expected, trainer
 
 

@@ -28,7 +28,18 @@ def wheel(tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     """A folder with nothing but the wheel's content: what pip puts into site-packages."""
     target = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--no-compile", "--quiet", "--target", str(target)]
+    words = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--no-compile",
+        "--quiet",
+        "--target",
+        str(target),
+    ]
     done = subprocess.run([*words, str(wheel)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return target
@@ -64,7 +75,9 @@ def test_the_metadata_keep_bad_releases_away(wheel):
 
     bounds = Requirement(lightning.removeprefix("Requires-Dist: ")).specifier
     assert "2.6.2" not in bounds and "2.6.3" not in bounds and "2.6.6" in bounds
-    (torch,) = [line for line in text.splitlines() if line.startswith("Requires-Dist: torch>") or line == "Requires-Dist: torch"]
+    (torch,) = [
+        line for line in text.splitlines() if line.startswith("Requires-Dist: torch>") or line == "Requires-Dist: torch"
+    ]
     assert "<" not in torch, "an install must never replace the torch that is there"
 
 

@@ -153,9 +153,8 @@ def test_the_confusion_matrix_is_the_accuracy(run, drawn):
 def test_a_checkpoint_holds_plain_values_and_everything_to_go_on(run):
     for which in ("best", "last"):
         content = torch.load(run.checkpoint(which), weights_only=True)
-        assert content["hyper_parameters"] == {
-            **{"num_classes": 10, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "mirror_test": False, "seed": 3}
-        }
+        options = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "mirror_test": False}
+        assert content["hyper_parameters"] == {"num_classes": 10, "seed": 3} | options
         assert all(type(value) in (int, float, bool, str) for value in content["hyper_parameters"].values())
         assert content["optimizer_states"] and content["lr_schedulers"] and content["loops"] and content["callbacks"]
         assert content["epoch"] in (0, 1) and content["global_step"] in (5, 10)
@@ -246,7 +245,7 @@ def test_a_run_without_checkpoints_is_told(run, tmp_path):
 
 
 def test_two_epochs_and_two_more_are_four(tmp_path):
-    """Bit for bit, with shuffled and augmented data; the rate is the same throughout, for a plan of four is another than of two."""
+    """Bit for bit, shuffled and augmented; at one rate, for a schedule planned for four epochs is another than for two."""
     constant = ("scheduler=constant", "optimizer.lr=0.02")
     whole = _train(*constant, "trainer.max_epochs=4", f"run_dir={tmp_path}/whole")
     half = _train(*constant, "trainer.max_epochs=2", f"run_dir={tmp_path}/half")
@@ -275,7 +274,7 @@ def test_two_epochs_and_two_more_are_four(tmp_path):
     with pytest.raises(ConfigError, match="has finished") as caught:
         resume(resumed)
     assert "trainer.max_epochs=8" in caught.value.fix
-    with pytest.raises(ConfigError, match="no key 'trainer.max_epoch'"):
+    with pytest.raises(ConfigError, match=r"no key 'trainer[.]max_epoch'"):
         resume(resumed, ["trainer.max_epoch=8"])
     with pytest.raises(ConfigError, match="expected"):
         resume(resumed, ["trainer.max_epochs=ten"])
@@ -330,7 +329,7 @@ def test_a_config_may_be_changed_before_it_is_run(tmp_path):
     assert str(cfg) == before, "the caller's config is the caller's"
     cfg.optimizer.lr = -1
     cfg.run_dir = str(tmp_path / "wrong")
-    with pytest.raises(ConfigError, match="optimizer.lr"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
         dlzoo.train(cfg)
     assert not (tmp_path / "wrong").exists()
 
@@ -398,7 +397,8 @@ def test_many_starts_in_one_second_get_a_directory_each(tmp_path):
 def test_many_processes_get_a_directory_each(tmp_path):
     code = (
         "import multiprocessing as m, sys\nfrom dlzoo import rundir\n"
-        "def start(barrier, queue, folder):\n    barrier.wait()\n    queue.put(str(rundir.create({'runs_dir': folder, 'name': 'same'}, None)))\n"
+        "def start(barrier, queue, folder):\n    barrier.wait()\n"
+        "    queue.put(str(rundir.create({'runs_dir': folder, 'name': 'same'}, None)))\n"
         "if __name__ == '__main__':\n"
         "    context = m.get_context('fork'); barrier = context.Barrier(32); queue = context.Queue()\n"
         "    all = [context.Process(target=start, args=(barrier, queue, sys.argv[1])) for _ in range(32)]\n"
@@ -410,9 +410,7 @@ def test_many_processes_get_a_directory_each(tmp_path):
 
 def test_a_path_with_spaces_and_other_letters(tmp_path):
     place = tmp_path / "mein Lauf (ü=1), nr. 2"
-    run = dlzoo.train(
-        dlzoo.compose(*SHORT, "trainer.max_epochs=1", "trainer.limit_train_batches=2", f"run_dir='{place}'")
-    )
+    run = dlzoo.train(dlzoo.compose(*SHORT, "trainer.max_epochs=1", "trainer.limit_train_batches=2", f"run_dir='{place}'"))
     assert run.dir == place and {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} == set(FILES)
     dlzoo.load(run.dir)
 
@@ -613,9 +611,11 @@ class Plain(nn.Module):  # no batch norm: its statistics would be those of half 
         return self.layers(x)
 
 build = zoo.build
-zoo.build = lambda node: Plain() if str(node.get("_target_", "")).startswith("dlzoo.models") else build(node)
+plain = lambda node: isinstance(node, dict) and str(node.get("_target_", "")).startswith("dlzoo.models")
+zoo.build = lambda node: Plain() if plain(node) else build(node)
 folder, trainer = sys.argv[1:]
-words = ["trainer=" + trainer, "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.limit_train_batches=6", "data.eval_batch_size=77", "run_dir=" + folder]
+words = ["trainer=" + trainer, "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.limit_train_batches=6"]
+words += ["data.eval_batch_size=78", "run_dir=" + folder]
 dlzoo.train(dlzoo.compose(*words), words)
 """
 

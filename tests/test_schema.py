@@ -46,7 +46,12 @@ ANNOTATIONS = {
 
 @pytest.mark.parametrize(
     ("annotation", "value", "right"),
-    [(text, value, right) for text, sides in ANNOTATIONS.items() for right, side in zip((True, False), sides) for value in side],
+    [
+        (text, value, right)
+        for text, sides in ANNOTATIONS.items()
+        for right, side in zip((True, False), sides, strict=True)
+        for value in side
+    ],
 )
 def test_an_annotation_takes_what_it_says(annotation, value, right):
     assert schema._type(annotation)(value) is right
@@ -129,7 +134,9 @@ def test_a_wrong_value_is_named_with_what_was_expected(plain, key, value):
     assert fault.key == key and repr(value) in fault.text and "expected" in fault.text
 
 
-@pytest.mark.parametrize("key", ["trainer.max_epoch", "model.clases", "optimizer.leraning_rate", "callbacks.best.monitr", "sed"])
+@pytest.mark.parametrize(
+    "key", ["trainer.max_epoch", "model.clases", "optimizer.leraning_rate", "callbacks.best.monitr", "sed"]
+)
 def test_a_key_that_no_call_takes_is_a_fault(plain, key):
     group, _, leaf = key.rpartition(".")
     node = plain
@@ -332,7 +339,7 @@ def test_a_name_that_is_like_nothing_lists_what_there_is():
 
 
 def test_a_message_says_where_the_value_was_set(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="the command line, optimizer.lr=-1"):
+    with pytest.raises(ConfigError, match=r"the command line, optimizer\.lr=-1"):
         dlzoo.compose("optimizer.lr=-1")
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_epochs: ten\n")
@@ -357,7 +364,7 @@ def test_what_is_no_override_at_all_is_a_mistake_and_no_crash(override):
 
 
 def test_a_value_that_is_missing_is_named():
-    with pytest.raises(ConfigError, match="optimizer.lr"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
         dlzoo.compose("optimizer.lr=???")
 
 

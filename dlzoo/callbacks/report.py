@@ -123,7 +123,8 @@ class RunReport(L.Callback):
         return self.seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)
 
     def _log_training(self, trainer: L.Trainer) -> None:
-        loss = self._loss.item() / self._batches
+        # over all ranks: one rank's share of the batch is not the batch, and all have to stop where one is not finite
+        loss = trainer.strategy.reduce(self._loss.detach() / self._batches, reduce_op="mean").item()
         _require_finite(trainer, "train/loss", loss)
         self._loss, self._batches = None, 0
         rate = trainer.optimizers[0].param_groups[0]["lr"]
