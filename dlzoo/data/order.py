@@ -27,7 +27,8 @@ class EpochOrder:
         world_size: processes that share each batch.
 
     Raises:
-        ConfigError: the batch size is below 1 or no multiple of the world size, or there are fewer samples than ranks.
+        ConfigError: the batch size is below the number of ranks, or in training no multiple of it; or there are fewer samples
+            than ranks.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class EpochOrder:
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in [0, world_size), got rank {rank} of {world_size}")
-        if batch_size < 1 or batch_size % world_size:
+        # gradients are averaged over ranks, so in training each needs as many samples as the others; evaluation adds counts up
+        if batch_size < world_size or (shuffle and batch_size % world_size):
+            key = "data.batch_size" if shuffle else "data.eval_batch_size"
             raise ConfigError(
                 f"the batch size is {batch_size}, which is not a positive multiple of the {world_size} device(s).",
-                where="data.batch_size",
-                fix=f"data.batch_size={max(1, round(batch_size / world_size)) * world_size} (it counts all devices together)",
+                where=key,
+                fix=f"{key}={max(1, round(batch_size / world_size)) * world_size} (it counts all devices together)",
             )
         if size < world_size:
             what = f"{size} sample(s) cannot be shared by {world_size} devices."

@@ -123,6 +123,15 @@ def test_what_cannot_be_shared_is_refused(options, words):
         _order(**options)
 
 
+def test_evaluation_splits_a_batch_that_no_number_of_ranks_divides():
+    shares = [_order(23, batch_size=10, shuffle=False, rank=rank, world_size=3) for rank in range(3)]
+    assert {len(share) for share in shares} == {3}  # the rest of 3 is a batch of its own, one sample a rank
+    seen = [position for share in shares for batch in range(len(share)) for position in range(*share.share(batch))]
+    assert sorted(seen) == list(range(23))
+    with pytest.raises(ConfigError, match=r"data\.eval_batch_size"):
+        _order(23, batch_size=2, shuffle=False, world_size=3)
+
+
 def test_a_rank_lies_below_the_world_size():
     with pytest.raises(ValueError, match="rank must be in"):
         _order(rank=2, world_size=2)
