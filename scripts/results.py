@@ -192,10 +192,11 @@ def read(path: Path) -> list[Record]:
 
 
 def groups(records: Iterable[Record]) -> list[list[Record]]:
-    """Runs that differ in nothing but the seed, on one edition of the data and kind of device; of a seed the last counts."""
+    """Runs that differ in nothing but the seed, on one edition of the data, kind of device and number of threads; of a seed the last counts."""
     found: dict[tuple[str, ...], dict[int, Record]] = {}
     for record in records:
-        key = (record["experiment"], *record["overrides"], record["edition"], *record["machine"]["gpus"])
+        facts = record["machine"]
+        key = (record["experiment"], *record["overrides"], record["edition"], *facts["gpus"], str(facts["threads"]))
         found.setdefault(key, {})[record["seed"]] = record
     return [list(group.values()) for _, group in sorted(found.items())]
 
