@@ -145,6 +145,9 @@ def _explain(error: Exception, overrides: Sequence[str], config_dir: str | Path 
         return ConfigError(f"there is no {group} {name!r}", where=_override(group, overrides), fix=hint)
     if match := re.search(r"Could not (?:override|append to) '([^'=]+)|Key '([^']+)' is not in struct", text):
         key = match[1] or match[2]
+        top = [*GROUPS, *schema.dataclass_parameters(schema.Config)]
+        if "." not in key and (near := suggest(key, top)):  # told without composing a second time
+            return ConfigError(f"the config has no key {key!r}", where=_override(key, overrides), fix=near)
         with contextlib.suppress(Exception):
             rest = [override for override in overrides if _key(override) != key]
             cfg = _load(rest, config_dir)

@@ -192,7 +192,10 @@ def read(path: Path) -> list[Record]:
 
 
 def groups(records: Iterable[Record]) -> list[list[Record]]:
-    """Runs that differ in nothing but the seed, on one edition of the data, kind of device and number of threads; of a seed the last counts."""
+    """Runs that differ in nothing but the seed: one edition of the data, one kind of device, one number of threads.
+
+    Of a seed the last record counts.
+    """
     found: dict[tuple[str, ...], dict[int, Record]] = {}
     for record in records:
         facts = record["machine"]
