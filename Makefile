@@ -30,8 +30,17 @@ test: $(STAMP) ## the tests, offline, in minutes (make test ARGS="-k resnet")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not gpu" $(ARGS)
 
 .PHONY: test-slow
-test-slow: $(STAMP) ## the slow tests: real data, every size, the wheel in an empty venv
+test-slow: $(STAMP) ## the slow tests: real data, every size, all commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not gpu" $(ARGS)
+
+# the only test that needs a package index: the wheel with all that it asks for, and nothing else
+.PHONY: test-wheel
+test-wheel: $(STAMP) ## the wheel in an empty environment, run from an empty folder
+	rm -rf build/wheel && mkdir -p build/wheel/folder
+	$(BIN)/python -m hatchling build -t wheel -d build/wheel
+	$(PYTHON) -m venv build/wheel/venv
+	VIRTUAL_ENV=$(abspath build/wheel/venv) $(BIN)/uv pip install --quiet build/wheel/dlzoo-*.whl
+	cd build/wheel/folder && ../venv/bin/dlzoo list models && ../venv/bin/dlzoo train debug=smoke trainer=cpu
 
 .PHONY: lint
 lint: $(STAMP) ## what CI says of the form
