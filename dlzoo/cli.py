@@ -227,6 +227,7 @@ def _native_bf16(torch: Any) -> str:
 
 def _panel(run: "Run") -> None:
     """The last thing on the screen: the result, and the commands that go on from it, ready to copy."""
+    from rich.box import HORIZONTALS  # no sides: what is in it can be copied line by line
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
@@ -259,9 +260,8 @@ def _panel(run: "Run") -> None:
     if console.is_terminal:
         text = Text("\n".join(lines), no_wrap=True, overflow="ignore")
         # a box no narrower than its commands: a wrapped command can not be copied
-        console.print(
-            Panel(text, title=str(run.dir), expand=False), width=max(console.width, max(map(len, lines)) + 4), crop=False
-        )
+        width = max(console.width, max(map(len, lines)) + 4)
+        console.print(Panel(text, title=str(run.dir), box=HORIZONTALS, expand=False), width=width, crop=False)
     else:
         print("\n".join([f"-- {run.dir}", *lines]), flush=True)
 
