@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlzoo import rundir, zoo
 from dlzoo.checkpoints import load_weights
 from dlzoo.config import check, compose, hydra_flags, run_config
-from dlzoo.errors import ConfigError, DataError, StorageError
+from dlzoo.errors import ConfigError, DataError, StorageError, suggest
 from dlzoo.rundir import Run
 
 if TYPE_CHECKING:
@@ -148,6 +148,10 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
     )
     # without validation there is nothing to monitor: the last weights are the best there are
     validates = data.validates and trainer_node["limit_val_batches"] != 0
+    metric = config["optimized_metric"]
+    if validates and metric not in task.logged:  # Lightning would find out when the first epoch is over
+        known = suggest(metric, task.logged) or f"one of {', '.join(task.logged)}"
+        raise ConfigError(f"the task logs no {metric!r}", where=f"optimized_metric={metric}", fix=known)
     watched = {name: node for name, node in config["callbacks"].items() if validates or not node.get("monitor")}
     callbacks = list(zoo.build(watched).values())
     loggers = list(zoo.build(config["logger"]).values())

@@ -319,3 +319,9 @@ def test_cpu_fast_trains(tmp_path):
     run = dlzoo.train(dlzoo.compose(*words), words)
     assert run.summary["precision"] == "bf16-mixed" and run.config["channels_last"] is True
     assert all(value.dtype == torch.float32 for value in dlzoo.load(run.dir).parameters())
+
+
+def test_a_metric_that_the_task_does_not_log_is_refused_before_training():
+    cfg = dlzoo.compose("trainer=cpu", "optimized_metric=val/accc")
+    with pytest.raises(ConfigError, match=r"logs no 'val/accc'(?s:.*)did you mean 'val/acc'"):
+        runs.build(config.check(cfg))

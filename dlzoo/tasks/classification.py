@@ -83,6 +83,11 @@ class Classification(L.LightningModule):
         else:
             super().__setattr__(name, value)
 
+    @property
+    def logged(self) -> list[str]:
+        """The names of what validation and test log: what a run can be judged by."""
+        return [name.replace("_", "/", 1) for name in self.metrics]
+
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
 
