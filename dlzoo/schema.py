@@ -1,8 +1,8 @@
 """The types of a config, checked before torch is imported.
 
 What a config hands to one of the zoo's own functions is checked against that function's signature, read from its source text
-without running it: the signature is the schema, and a new model brings its own. What goes to another library, and the top level
-itself, is checked against the dataclasses below.
+without running it: the signature is the schema, and a new model brings its own. What goes to another library is checked against
+the dataclasses of foreign.py, and the top level itself against the one below.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlzoo.errors import ConfigError, suggest
+from dlzoo.foreign import FOREIGN
 
 Type = Callable[[Any], bool]
 
@@ -28,7 +29,7 @@ class Parameter:
     required: bool = False
 
 
-# --- what goes to other libraries. The annotations stay text (the __future__ above) and are read by `_type`, with these ranges
+# --- the top level. The annotations stay text (the __future__ above) and are read by `_type`, with these ranges
 
 PositiveInt = NonNegativeInt = int
 PositiveFloat = NonNegativeFloat = Fraction = float
@@ -58,92 +59,6 @@ class Config:
     optimized_metric: str = "val/loss"
     optimized_mode: Literal["min", "max"] = "min"
     tags: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Trainer:
-    """lightning.Trainer, as far as a config sets it."""
-
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: PositiveInt | str | list[int] = "auto"
-    num_nodes: PositiveInt = 1
-    strategy: str = "auto"
-    precision: Literal["auto", 32, 64, "32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"] = 32
-    max_epochs: PositiveInt | Literal[-1] | None = None
-    min_epochs: NonNegativeInt | None = None
-    max_steps: NonNegativeInt | Literal[-1] = -1
-    max_time: str | None = None
-    accumulate_grad_batches: PositiveInt = 1
-    gradient_clip_val: NonNegativeFloat | None = None
-    gradient_clip_algorithm: Literal["norm", "value"] | None = None
-    limit_train_batches: NonNegativeFloat | None = None
-    limit_val_batches: NonNegativeFloat | None = None
-    limit_test_batches: NonNegativeFloat | None = None
-    overfit_batches: NonNegativeFloat = 0.0
-    fast_dev_run: bool | PositiveInt = False
-    val_check_interval: PositiveFloat | None = None
-    check_val_every_n_epoch: PositiveInt | None = 1
-    num_sanity_val_steps: int = 0
-    log_every_n_steps: PositiveInt = 10
-    deterministic: bool | Literal["warn"] = False
-    benchmark: bool | None = None
-    detect_anomaly: bool = False
-    sync_batchnorm: bool = False
-    profiler: Literal["simple", "advanced", "pytorch"] | None = None
-
-
-@dataclass
-class SGD:
-    """torch.optim.SGD."""
-
-    lr: PositiveFloat = 1e-3
-    momentum: Fraction = 0.0
-    dampening: NonNegativeFloat = 0.0
-    weight_decay: NonNegativeFloat = 0.0
-    nesterov: bool = False
-    fused: bool | None = None
-    foreach: bool | None = None
-    maximize: bool = False
-
-
-@dataclass
-class AdamW:
-    """torch.optim.AdamW, and Adam."""
-
-    lr: PositiveFloat = 1e-3
-    betas: list[Fraction] = field(default_factory=lambda: [0.9, 0.999])
-    eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.01
-    amsgrad: bool = False
-    fused: bool | None = None
-    foreach: bool | None = None
-    maximize: bool = False
-
-
-@dataclass
-class ModelCheckpoint:
-    """lightning.pytorch.callbacks.ModelCheckpoint."""
-
-    dirpath: str
-    filename: str | None = None
-    monitor: str | None = None
-    mode: Literal["min", "max"] = "min"
-    save_last: bool | Literal["link"] | None = None
-    save_top_k: int = 1
-    save_weights_only: bool = False
-    auto_insert_metric_name: bool = True
-    every_n_train_steps: PositiveInt | None = None
-    every_n_epochs: PositiveInt | None = None
-    save_on_train_epoch_end: bool | None = None
-    enable_version_counter: bool = True
-
-
-FOREIGN: dict[str, type] = {
-    "lightning.Trainer": Trainer,
-    "torch.optim.SGD": SGD,
-    "torch.optim.AdamW": AdamW,
-    "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpoint,
-}
 
 
 BUILT = ("model", "data", "task", "optimizer", "scheduler", "trainer")  # the parts of a run that a `_target_` builds
@@ -181,7 +96,7 @@ def check_call(node: Mapping[str, Any], where: str) -> None:
 
 
 def dataclass_parameters(schema: type) -> dict[str, Parameter]:
-    """The arguments of one of the dataclasses above."""
+    """The arguments of one of the dataclasses."""
     return {f.name: Parameter(str(f.type), f.default is MISSING and f.default_factory is MISSING) for f in fields(schema)}
 
 
