@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from dlzoo import __version__
 from dlzoo.errors import ConfigError, DlzooError, OutOfMemoryError, StorageError
+from dlzoo.signals import Stopped
 
 if TYPE_CHECKING:
     from dlzoo.rundir import Run
 
 VERBS = {
     "train": "train a model: dlzoo train experiment=cifar10_resnet trainer.max_epochs=6",
-    "resume": "go on with a run: dlzoo resume RUN [key=value ...]",
+    "resume": "go on with a run, the latest unfinished one if none is named: dlzoo resume [RUN] [key=value ...]",
     "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except DlzooError as error:
         return _fail(error, error.exit_code)
+    except Stopped as stop:
+        return stop.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -90,8 +93,26 @@ def _train(arguments: list[str]) -> None:
 def _resume(arguments: list[str]) -> None:
     from dlzoo import run, rundir
 
-    args = _parse(_parser("resume", run="the run's directory"), arguments)
-    _panel(run.resume(rundir.find(args.run), args.overrides))
+    from dlzoo import resume
+
+    parser = argparse.ArgumentParser(prog="dlzoo resume", description=VERBS["resume"], allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*", metavar="RUN key=value", help="the run's directory, and config values to change")
+    parser.add_argument("--dir", default="runs", help="where the latest unfinished run is looked for, if RUN is left out")
+    args = parser.parse_intermixed_args(arguments)
+    named = args.overrides[0] if args.overrides and "=" not in args.overrides[0] else None
+    given = args.overrides[1:] if named else args.overrides
+    if any("=" not in word for word in given):
+        raise ConfigError(f"{next(w for w in given if '=' not in w)!r} is not key=value", where="dlzoo resume", fix="dlzoo resume --help")
+    if os.environ.get(run.CHILD_RUN_DIR):  # a process of a run that goes on: its first one has chosen
+        found = rundir.find(os.environ[run.CHILD_RUN_DIR])
+    elif named:
+        found = rundir.find(named)
+    else:
+        found = resume.unfinished(Path(args.dir))
+        if found is None:
+            raise ConfigError(f"there is no unfinished run in {args.dir}", where="dlzoo resume", fix="dlzoo list runs")
+        print(f"{found.dir}: {found.status}", flush=True)
+    _panel(run.go_on(found, given))
 
 
 def _evaluate(arguments: list[str]) -> None:

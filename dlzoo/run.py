@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import shlex
+import signal
 import sys
 import time
 import traceback
@@ -13,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlzoo import rundir, zoo
+from dlzoo import faults, resume, rundir, signals, zoo
 from dlzoo.checkpoints import load_weights
 from dlzoo.config import check, compose, hydra_flags, run_config
 from dlzoo.errors import ConfigError, DataError, StorageError, suggest
+from dlzoo.locks import locked
 from dlzoo.rundir import Run
+from dlzoo.signals import Stopped
 
 if TYPE_CHECKING:
     import lightning as L
@@ -46,19 +50,21 @@ def train(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) ->
         cfg.logger = {"csv": {"_target_": "dlzoo.callbacks.loggers.CSVLogger", "run_dir": "${run_dir}"}, **cfg.logger}
     config = check(cfg, overrides)
     inherited = os.environ.get(CHILD_RUN_DIR)
-    going_on = bool(cfg.ckpt_path and cfg.run_dir) and Path(cfg.run_dir).resolve() in Path(cfg.ckpt_path).resolve().parents
-    path = Path(inherited or cfg.run_dir) if inherited or going_on else rundir.create(config, cfg.run_dir)
-    cfg.run_dir = str(path)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    try:
-        with _log_file(path), _environment(CHILD_RUN_DIR, str(path)):
-            return _train(config, Run(path), list(overrides), first=not inherited)
-    except (ConfigError, DataError):
-        if not (inherited or going_on or (path / "metrics.csv").is_file()):
-            import shutil
+    with signals.listening():
+        going_on = resume.going_on(cfg, overrides)
+        path = Path(inherited) if inherited else going_on or rundir.create(config, cfg.run_dir)
+        cfg.run_dir = str(path)
+        try:
+            with contextlib.nullcontext() if inherited else locked(path), _log_file(path), _environment(CHILD_RUN_DIR, str(path)):
+                cfg.ckpt_path = resume.checkpoint(cfg.ckpt_path, path if going_on else None)
+                config = OmegaConf.to_container(cfg, resolve=True)
+                return _train(config, Run(path), list(overrides), first=not inherited)
+        except (ConfigError, DataError):
+            if not (inherited or going_on or (path / "metrics.csv").is_file()):
+                import shutil
 
-            shutil.rmtree(path, ignore_errors=True)  # nothing was trained: the same command, put right, may take the name
-        raise
+                shutil.rmtree(path, ignore_errors=True)  # nothing was trained: the same command, put right, may take the name
+            raise
 
 
 def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) -> Run:
@@ -70,7 +76,9 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
     task, data, trainer = build(config)
     data.prepare_data()  # before the trainer starts: what the data are belongs in the summary, and a missing file stops us here
     data.setup("fit")
-    if config["ckpt_path"]:  # damaged, or another model's: told before anything changes
+    if config["ckpt_path"]:  # another model's, or of other data: told before anything changes
+        for change in resume.differences(Path(config["ckpt_path"]), config):
+            log.info("changed on resume: %s", change)
         load_weights(task.net, Path(config["ckpt_path"]), config["model"])
     if first:
         rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
@@ -94,20 +102,23 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         say(f"{config['name']}: {summary['model']}, {summary['parameters']:,} parameters, {_device(trainer)} -> {run.dir}")
     try:
         trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics = dict(getattr(trainer.checkpoint_callback, "metrics", {}))  # of the newest validation, this process's or not
+        metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         if config["test"]:
             best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
             trainer.test(task, datamodule=data, ckpt_path=best or None, verbose=False, weights_only=True if best else None)
             metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     except BaseException as error:
-        # Lightning ends a Ctrl-C by SystemExit, after it has closed what was open
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        # with signals that are not ours (in a thread) Lightning ends a Ctrl-C by SystemExit
+        stopped = error if isinstance(error, Stopped) else None
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            stopped = Stopped(signal.SIGINT)
         if trainer.is_global_zero:
-            rundir.write_json(run.dir / "summary.json", summary | {"status": "interrupted" if interrupted else "failed"})
-            if interrupted and (run.dir / "checkpoints" / "last.ckpt").is_file():
-                say(f"\ninterrupted; to go on from the last full epoch: {rundir.dlzoo_command()} resume {run.dir}")
-        if interrupted:
-            raise KeyboardInterrupt from None
+            rundir.write_json(run.dir / "summary.json", summary | {"status": "interrupted" if stopped else "failed"})
+            if stopped and any((run.dir / "checkpoints").glob("*.ckpt")):
+                say(f"\nstopped by {stopped}; to go on: {rundir.dlzoo_command()} resume {shlex.quote(str(run.dir))}")
+        if stopped is not None and stopped is not error:
+            raise stopped from None
         raise
     report = next((callback for callback in trainer.callbacks if hasattr(callback, "samples_per_second")), None)
     summary |= {
@@ -152,10 +163,17 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
     if validates and metric not in task.logged:  # Lightning would find out when the first epoch is over
         known = suggest(metric, task.logged) or f"one of {', '.join(task.logged)}"
         raise ConfigError(f"the task logs no {metric!r}", where=f"optimized_metric={metric}", fix=known)
-    watched = {name: node for name, node in config["callbacks"].items() if validates or not node.get("monitor")}
+    watched = dict(config["callbacks"])
+    if not validates:
+        watched = {name: node for name, node in watched.items() if name == "checkpoint" or not node.get("monitor")}
+        watched = {name: {**node, "monitor": None} if node.get("monitor") else node for name, node in watched.items()}
     callbacks = list(zoo.build(watched).values())
+    if os.environ.get(faults.VARIABLE):
+        from dlzoo.callbacks.faulty import Faulty
+
+        callbacks.insert(0, Faulty())
     loggers = list(zoo.build(config["logger"]).values())
-    plain = {"enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
+    plain: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
     try:
         trainer = zoo.build(
             {**trainer_node, **plain, "callbacks": callbacks, "logger": loggers, "default_root_dir": config["run_dir"]}
@@ -219,26 +237,28 @@ def prepare_evaluation(
     return task, data, trainer, config
 
 
-def resume(run: Run, overrides: Sequence[str] = ()) -> Run:
-    """Goes on with a run from its newest checkpoint, in its own directory.
+def go_on(run: Run, overrides: Sequence[str] = ()) -> Run:
+    """Goes on with a run from its newest checkpoint that is whole, in its own directory.
 
     Args:
         run: the run.
         overrides: such as trainer.max_epochs=40, which a finished run needs to go further.
 
     Raises:
-        ConfigError: it has finished and nothing says how much further.
-        CheckpointError: it has no checkpoint.
+        ConfigError: it has finished and nothing says how much further, or the model, the data or the seed would be others.
+        CheckpointError: none of its checkpoints can be read.
     """
-    config = run_config(run, overrides) | {"ckpt_path": str(run.checkpoint("last"))}
-    done, limits = run.summary, config["trainer"]
-    for what, key in (("epochs", "max_epochs"), ("steps", "max_steps")):
-        if done["status"] == "finished" and 0 < (limits[key] or 0) <= done[what]:
-            raise ConfigError(
-                f"the run has finished its {limits[key]} {what}",
-                where=str(run.dir),
-                fix=f"{rundir.dlzoo_command()} resume {run.dir} {rundir.further(limits)}",
-            )
+    config = run_config(run, overrides) | {"ckpt_path": "auto"}
+    limits = config["trainer"]
+    if run.status == "finished":
+        done = run.summary
+        for what, key in (("epochs", "max_epochs"), ("steps", "max_steps")):
+            if 0 < (limits[key] or 0) <= done[what]:
+                raise ConfigError(
+                    f"the run has finished its {limits[key]} {what}",
+                    where=str(run.dir),
+                    fix=f"{rundir.dlzoo_command()} resume {run.dir} {rundir.further(limits)}",
+                )
     return train(config, [*run.overrides, *overrides])
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dlzoo.errors import CheckpointError, ConfigError, RunInUseError, StorageError, suggest
+from dlzoo.locks import lock_holder
+from dlzoo.slurm import slurm_job
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,12 +68,21 @@ class Run:
             CheckpointError: the run has none.
         """
         folder = self.dir / "checkpoints"
-        for name in (which, "last"):
-            if (folder / f"{name}.ckpt").is_file():
+        for name in (which, "last", "previous"):
+            if (folder / f"{name}.ckpt").exists():
                 return folder / f"{name}.ckpt"
         raise CheckpointError(
             f"the run has no checkpoint {which}.ckpt", where=str(folder), fix="dlzoo list runs, for those that have one"
         )
+
+    @property
+    def status(self) -> str:
+        """finished, running, interrupted or failed; "killed" where it says running and its process is gone."""
+        try:
+            summary = self.summary
+        except (OSError, ValueError):
+            return "killed" if not lock_holder(self.dir) else "running"
+        return "killed" if summary.get("status") == "running" and not lock_holder(self.dir) else str(summary.get("status"))
 
     def plot(self) -> "Figure":
         """The learning curves so far."""
@@ -194,6 +205,8 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
+        "slurm_job": slurm_job(os.environ),
+        "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0),
     }
 
 

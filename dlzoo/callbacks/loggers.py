@@ -21,8 +21,8 @@ log = logging.getLogger("dlzoo")
 class CSVLogger(Logger):
     """metrics.csv: a row for each step at which something was logged, a column for each metric.
 
-    A run that goes on from a checkpoint keeps the rows before it and writes those after it anew. (Lightning's own logger
-    deletes the file.)
+    A run that goes on from a checkpoint keeps the rows up to it and writes those after it anew. (Lightning's own logger
+    deletes the file.) Numbers are written with all their digits: two runs are the same where their files are.
 
     Args:
         run_dir: the directory of the file.
@@ -32,7 +32,7 @@ class CSVLogger(Logger):
         super().__init__()
         self.path = Path(run_dir) / "metrics.csv"
         self.start = time.monotonic()
-        self.rows: list[dict[str, Any]] | None = None  # all rows; None until the first number comes
+        self.rows: list[dict[str, Any]] = []
         self.written = 0  # rows of the file that are final
         self.columns = ["step", "epoch", "seconds"]
 
@@ -51,15 +51,13 @@ class CSVLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = int(step or 0)
-        if self.rows is None:
-            self._read(before=step)
         if self.rows and self.rows[-1]["step"] == step:
             row = self.rows[-1]
         else:
             self.save()
             row = {"step": step}
             self.rows.append(row)
-        numbers = {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in metrics.items()}
+        numbers = {key: repr(value) if isinstance(value, float) else value for key, value in metrics.items()}
         row.update(numbers | {"epoch": row.get("epoch", numbers.get("epoch", ""))})  # a test after the last epoch is in none
         row["seconds"] = f"{time.monotonic() - self.start:.2f}"
         if any(key not in self.columns for key in row):
@@ -71,31 +69,40 @@ class CSVLogger(Logger):
         """Writes what is not in the file yet. The row of the newest step may still grow: it is written again if it does."""
         if not self.rows:
             return
-        with self.path.open("r+" if self.written else "w", newline="", encoding="utf-8") as file:
+        # a process may be killed in any of these lines: what has been in the file stays in it
+        path = self.path if self.written else self.path.with_name(f".{self.path.name}")
+        with path.open("r+" if self.written else "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns)
             if not self.written:
                 writer.writeheader()
                 self.offset = file.tell()
             file.seek(self.offset)
-            file.truncate()
             writer.writerows(self.rows[self.written : -1])
             self.offset = file.tell()
             writer.writerow(self.rows[-1])
+            file.truncate()
+        if path != self.path:
+            os.replace(path, self.path)
         self.written = len(self.rows) - 1
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
 
-    def _read(self, before: int) -> None:
-        self.rows = []
+    def go_on(self, step: int) -> None:
+        """Takes up the rows of the file up to this step."""
         if self.path.is_file():
             with self.path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self.columns = list(reader.fieldnames or self.columns)
-                self.rows = [{**row, "step": int(row["step"])} for row in reader if int(row["step"]) < before]
+                self.rows = [row | {"step": int(row["step"])} for row in reader if _whole(row) and int(row["step"]) <= step]
             if self.rows:
                 self.start -= float(self.rows[-1]["seconds"] or 0)
+
+
+def _whole(row: dict[str, Any]) -> bool:
+    """Whether a row is not the torn end of a file."""
+    return None not in row and None not in row.values() and str(row["step"]).isdigit()
 
 
 def tensorboard(run_dir: str) -> Logger:

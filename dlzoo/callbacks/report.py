@@ -16,6 +16,7 @@ from dlzoo.plots.confusion import confusion
 from dlzoo.plots.curves import curves
 from dlzoo.plots.history import read_metrics
 from dlzoo.plots.images import image_grid, save_image
+from dlzoo.signals import Stopped
 
 
 class RunReport(L.Callback):
@@ -33,6 +34,7 @@ class RunReport(L.Callback):
         self.dir, self.title, self.mistakes = Path(run_dir), title, mistakes
         self.seconds = 0.0  # of training, without validation
         self.samples = 0  # seen in training, over all devices
+        self._logged = 0  # the step of the newest row
         self._since: float | None = None
         self._clear()
 
@@ -43,13 +45,28 @@ class RunReport(L.Callback):
         return self.samples / seconds if seconds else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._elapsed(), "samples": self.samples}
+        # the loss since the last row of the table belongs to the next one, in whichever process that is written
+        return {
+            "seconds": self._elapsed(),
+            "samples": self.samples,
+            "loss": None if self._loss is None else self._loss.detach().cpu(),
+            "batches": self._batches,
+            "logged": self._logged,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seconds, self.samples = state["seconds"], state["samples"]
+        self.seconds, self.samples, self._logged = state["seconds"], state["samples"], state["logged"]
+        self._loss, self._batches = state["loss"], state["batches"]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.world_size > 1 and self._loss is not None:  # one rank writes the file, and each has a loss of its own
+            state = checkpoint["callbacks"][self.state_key]
+            state["loss"] = trainer.strategy.reduce(self._loss.detach().clone(), reduce_op="mean").cpu()
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        self._first, self._logged = True, trainer.global_step
+        self._first = True
+        if self._loss is not None:
+            self._loss = self._loss.to(trainer.strategy.root_device)
         self._start_clock()
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -91,6 +108,11 @@ class RunReport(L.Callback):
         if trainer.is_global_zero:
             self._draw_curves(trainer)
 
+    def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
+        self._stop_clock()
+        if isinstance(exception, Stopped) and trainer.is_global_zero and (self.dir / "metrics.csv").is_file():
+            self._draw_curves(trainer)
+
     def on_test_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._clear_evaluation()
 
@@ -124,8 +146,8 @@ class RunReport(L.Callback):
 
     def _log_training(self, trainer: L.Trainer) -> None:
         # over all ranks: one rank's share of the batch is not the batch, and all have to stop where one is not finite
-        loss = trainer.strategy.reduce(self._loss.detach() / self._batches, reduce_op="mean").item()
-        _require_finite(trainer, "train/loss", loss)
+        share = trainer.accumulate_grad_batches / self._batches  # Lightning hands over a loss that is divided already
+        loss = trainer.strategy.reduce(self._loss.detach() * share, reduce_op="mean").item()
         self._loss, self._batches = None, 0
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._log(trainer, {"train/loss": loss, "lr": rate, "samples_per_second": self.samples_per_second})

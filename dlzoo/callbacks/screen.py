@@ -44,6 +44,10 @@ class Screen(L.Callback):
             self.bar = choose_bar()
             self.every = self.every if self.every is not None else self.bar.interval
 
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if trainer.fit_loop.restarted_mid_epoch:  # its beginning was another process's
+            self.on_train_epoch_start(trainer, task)
+
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if self.bar:
             self._started = time.monotonic()
