@@ -154,6 +154,7 @@ def test_a_checkpoint_holds_plain_values_and_everything_to_go_on(run):
     for which in ("best", "last"):
         content = torch.load(run.checkpoint(which), weights_only=True)
         options = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "mirror_test": False}
+        options |= {"decay_norms_and_biases": True}
         assert content["hyper_parameters"] == {"num_classes": 10, "seed": 3} | options
         assert all(type(value) in (int, float, bool, str) for value in content["hyper_parameters"].values())
         assert content["optimizer_states"] and content["lr_schedulers"] and content["loops"] and content["callbacks"]
@@ -491,29 +492,31 @@ def _batch(count=12, side=4):
     return torch.randn(count, 1, side, side, generator=generator), torch.randint(4, (count,), generator=generator)
 
 
-def _at(task, step, monkeypatch):
-    monkeypatch.setattr(type(task), "global_step", property(lambda self: step))
+def _at(task, epoch, monkeypatch):
+    monkeypatch.setattr(type(task), "current_epoch", property(lambda self: epoch))
 
 
 @pytest.mark.parametrize("options", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
-def test_mixing_knows_the_seed_and_the_step_alone(options, monkeypatch):
+def test_mixing_knows_the_seed_the_epoch_and_the_batch_alone(options, monkeypatch):
     x, y = _batch(side=32)
     task = _task(seed=1, **options)
 
-    def mixed(seed, step):
+    def mixed(seed, epoch, batch_idx):
         other = _task(seed=seed, **options)
-        _at(other, step, monkeypatch)
-        return other._mix(x, y)
+        _at(other, epoch, monkeypatch)
+        return other._mix(x, y, batch_idx)
 
     torch.manual_seed(5)
-    one = mixed(1, 7)
+    one = mixed(1, 2, 7)
     before = torch.random.get_rng_state()
-    _at(task, 7, monkeypatch)
-    two = task._mix(x, y)
+    _at(task, 2, monkeypatch)
+    two = task._mix(x, y, 7)
     assert torch.equal(before, torch.random.get_rng_state()), "the generator that dropout uses is given back"
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    others = [mixed(1, step)[0] for step in range(8, 14)] + [mixed(seed, 7)[0] for seed in range(2, 8)]
-    assert sum(not torch.equal(one[0], other) for other in others) >= 10, "now and then a mix is almost nothing"
+    # the batches of a window of accumulation are at the same step: each has a mix of its own
+    others = [mixed(1, 2, batch)[0] for batch in range(8, 14)] + [mixed(seed, 2, 7)[0] for seed in range(2, 8)]
+    others += [mixed(1, epoch, 7)[0] for epoch in range(3, 9)]
+    assert sum(not torch.equal(one[0], other) for other in others) >= 15, "now and then a mix is almost nothing"
     assert one[1].shape == (12, 4) and torch.allclose(one[1].sum(1), torch.ones(12))
     # a label's share is its image's share
     loss = task.training_step((x, y), 0)
@@ -526,9 +529,8 @@ def test_both_mixers_get_their_turn(monkeypatch):
     chosen = set()
     for mixer in task.mixers:
         monkeypatch.setattr(mixer, "forward", lambda *_, mixer=mixer: (chosen.add(type(mixer).__name__), y)[1:] * 2)
-    for step in range(20):
-        _at(task, step, monkeypatch)
-        task._mix(x, y)
+    for batch_idx in range(20):
+        task._mix(x, y, batch_idx)
     assert chosen == {"MixUp", "CutMix"}
 
 

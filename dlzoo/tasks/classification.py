@@ -12,6 +12,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from dlzoo.data.streams import generator
+from dlzoo.optim.groups import parameter_groups
+
 TOP5_FROM = 20  # classes; with fewer, the right one is among five too easily to tell anything
 
 
@@ -27,7 +30,8 @@ class Classification(L.LightningModule):
         mixup: alpha of MixUp's Beta distribution; 0 is off. Zhang et al. 2017, arXiv 1710.09412.
         cutmix: alpha of CutMix's; 0 is off. With both on, each batch draws one. Yun et al. 2019, arXiv 1905.04899.
         mirror_test: the test averages the logits of each image and of its mirror image.
-        seed: of the mixing, which is a pure function of (seed, step).
+        decay_norms_and_biases: False keeps the optimizer's weight decay to the weights: see `optim.groups`.
+        seed: of the mixing, which is a pure function of (seed, epoch, batch).
 
     Batch:
         (x, y) with y of shape (B,), integers below num_classes.
@@ -51,6 +55,7 @@ class Classification(L.LightningModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         mirror_test: bool = False,
+        decay_norms_and_biases: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -64,6 +69,7 @@ class Classification(L.LightningModule):
         self.scheduler = scheduler
         self.label_smoothing = label_smoothing
         self.mirror_test = mirror_test
+        self.decay_norms_and_biases = decay_norms_and_biases
         self.seed = seed
         self.mixers = _mixers(mixup, cutmix, num_classes)
         names = {"acc": 1, "acc_top5": 5} if num_classes >= TOP5_FROM else {"acc": 1}
@@ -92,7 +98,7 @@ class Classification(L.LightningModule):
         return self.net(x)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, y = self._mix(*batch) if self.mixers else batch
+        x, y = self._mix(*batch, batch_idx) if self.mixers else batch
         return F.cross_entropy(self.net(x).float(), y, label_smoothing=self.label_smoothing)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -102,7 +108,7 @@ class Classification(L.LightningModule):
         return self._evaluate(batch, "test")
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.optimizer(self.parameters())
+        optimizer = self.optimizer(parameter_groups(self.net, self.decay_norms_and_biases))
         scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -120,10 +126,11 @@ class Classification(L.LightningModule):
                 self.log(f"{stage}/{what}", metric, on_step=False, on_epoch=True, logger=False, batch_size=len(y))
         return {"logits": logits, "losses": losses}  # for the run report's pictures
 
-    def _mix(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        # torchvision draws from torch's own generator: lend it one that knows only the seed and the step, then give it back
+    def _mix(self, x: Tensor, y: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
+        # torchvision draws from torch's own generator: lend it one that knows only seed, epoch and batch, then give it back
+        seed = generator("mix", self.seed, self.current_epoch, batch_idx).initial_seed()
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed * 1_000_003 + self.global_step)  # the GPU's own is left alone
+            torch.default_generator.manual_seed(seed)  # the GPU's own is left alone
             mixer = self.mixers[int(torch.randint(len(self.mixers), ()))]
             return mixer(x, y)
 
