@@ -3,9 +3,7 @@
 With run.py and sweep.py, the only code that knows Hydra.
 """
 
-import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,26 +17,27 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dlzoo import schema, zoo
-from dlzoo.errors import ConfigError, DlzooError, suggest
+from dlzoo import mistakes, redact, schema, targets, zoo
+from dlzoo.errors import ConfigError, DlzooError, UnsafeError, suggest
+from dlzoo.mistakes import GROUPS, config_keys, first_line, key_of, origin
 from dlzoo.rundir import Run
 
-GROUPS = ("model", "data", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment", "debug")
 
-
-def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
+def compose(*overrides: str, config_dir: str | Path | None = None, allow: Sequence[str] = ()) -> DictConfig:
     """The config that a command line with these overrides would run, checked. Hydra's global state is not touched.
 
     Args:
         overrides: as on the command line: "experiment=digits_resnet", "trainer.max_epochs=2".
         config_dir: a folder of your own configs, searched before the zoo's.
+        allow: packages of yours whose functions and classes the config may call; `train` takes the same.
 
     Raises:
         ConfigError: a name, type or value that is wrong.
-        UnsafeError: a target that a config may not call.
+        UnsafeError: a target that a config may not call, or a secret in it.
     """
-    cfg = _compose(list(overrides), config_dir)
-    check(cfg, overrides, config_dir)
+    with targets.allowed(allow):
+        cfg = _compose(list(overrides), config_dir)
+        check(cfg, overrides, config_dir)
     return cfg
 
 
@@ -63,6 +62,7 @@ def run_config(run: Run, overrides: Sequence[str] = ()) -> dict[str, Any]:
         OmegaConf.update(cfg, key, OmegaConf.create({"value": OmegaConf.create(f"value: {value}")["value"]})["value"])
     # config.yaml is resolved: what stood for ${data_dir} and ${run_dir} follows them
     config = _replace(OmegaConf.to_container(cfg), {before: cfg.data_dir, stored["run_dir"]: str(run.dir)})
+    _refuse_unsafe(config, overrides, lambda key: f"{key} in {run.dir / 'config.yaml'}")
     found = list(schema.faults(config))
     if found:
         raise ConfigError(found[0].text, where=found[0].key, fix=found[0].hint)
@@ -98,71 +98,67 @@ def check(cfg: DictConfig, overrides: Sequence[str] = (), config_dir: str | Path
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None
-        raise ConfigError(_first_line(error), where=str(getattr(error, "full_key", "") or "")) from error
-    for target in _targets(config):
-        zoo.check_target(target)
+        raise ConfigError(first_line(error), where=str(getattr(error, "full_key", "") or "")) from error
+    _refuse_unsafe(config, overrides, lambda key: origin(key, overrides, config_dir))
     found = list(schema.faults(config))
     if found:
         first = found[0]
         more = f" ({len(found) - 1} more like it)" if len(found) > 1 else ""
-        raise ConfigError(first.text + more, where=_origin(first.key, overrides, config_dir), fix=first.hint)
+        raise ConfigError(first.text + more, where=origin(first.key, overrides, config_dir), fix=first.hint)
     return config
 
 
 def _compose(overrides: list[str], config_dir: str | Path | None) -> DictConfig:
+    targets.check_words(overrides, zoo.config_dirs(config_dir))
     try:
         cfg = _load(overrides, config_dir)
     except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:  # ValueError: Hydra's, of group=null
         raise _explain(error, overrides, config_dir) from error
+    targets.check_hydra(OmegaConf.to_container(cfg.hydra))
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
+        cfg.pop("hparams_search", None)  # no part of a run: sweep.py reads it
         if "${hydra:" in str(OmegaConf.to_container(cfg)["name"]):  # train.yaml's own; a name of the user's may refer to others
             cfg.name = _name(choices, overrides)
     return cfg
 
 
+def search_options(overrides: Sequence[str], config_dir: str | Path | None = None) -> dict[str, Any]:
+    """The hparams_search of a command line, named after its file unless it has a name of its own.
+
+    Raises:
+        ConfigError: a name that is wrong.
+    """
+    targets.check_words(overrides, zoo.config_dirs(config_dir))
+    try:
+        cfg = _load(list(overrides), config_dir)
+        choice = cfg.hydra.runtime.choices["hparams_search"]
+        options = OmegaConf.to_container(cfg.hparams_search)
+    except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
+        raise _explain(error, overrides, config_dir) from error
+    return options | {"name": options.get("name") or choice}
+
+
 def _name(choices: Mapping[str, str], overrides: Sequence[str]) -> str:
     """The experiment; where none was asked for and data or model were exchanged, <data>_<model>."""
-    asked = {_key(override) for override in overrides}
+    asked = {key_of(override) for override in overrides}
     exchanged = "experiment" not in asked and asked & {"data", "model"}
     return f"{choices.get('data')}_{choices.get('model')}" if exchanged else choices["experiment"]
 
 
-def _load(overrides: list[str], config_dir: str | Path | None) -> DictConfig:
+def loader(config_dir: str | Path | None = None) -> ConfigLoaderImpl:
+    """What reads the config tree."""
     Plugins.instance()  # registers the sources that the search path names
-    loader = ConfigLoaderImpl(search_path(config_dir))
-    return loader.load_configuration("train", overrides, run_mode=RunMode.RUN, from_shell=False)
+    return ConfigLoaderImpl(search_path(config_dir))
 
 
-def _explain(error: Exception, overrides: Sequence[str], config_dir: str | Path | None) -> ConfigError:
-    """Hydra's words in ours: what is wrong, which override, and the nearest right name."""
-    text = str(error)
-    if match := re.search(r"Could not (?:find|load) '([\w./-]+)/([^'/]+)'", text):
-        group, name = match.groups()
-        known = zoo.list_configs(group, extra=config_dir)
-        hint = suggest(name, known) or f"{group} can be: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
-        return ConfigError(f"there is no {group} {name!r}", where=_override(group, overrides), fix=hint)
-    if match := re.search(r"Could not (?:override|append to) '([^'=]+)|Key '([^']+)' is not in struct", text):
-        key = match[1] or match[2]
-        top = [*GROUPS, *schema.dataclass_parameters(schema.Config)]
-        if "." not in key and (near := suggest(key, top)):  # told without composing a second time
-            return ConfigError(f"the config has no key {key!r}", where=_override(key, overrides), fix=near)
-        with contextlib.suppress(Exception):
-            rest = [override for override in overrides if _key(override) != key]
-            cfg = _load(rest, config_dir)
-            parent, _, leaf = key.rpartition(".")
-            if parent and leaf in (schema.parameters_of(str(OmegaConf.select(cfg, f"{parent}._target_"))) or ()):
-                return ConfigError(f"no config sets {key!r} yet", where=key, fix=f"+{_override(key, overrides)}")
-            known = config_keys(OmegaConf.to_container(cfg))
-            near = suggest(key, [*known, *GROUPS]) or suggest(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in known})
-            return ConfigError(
-                f"the config has no key {key!r}", where=_override(key, overrides), fix=near or "train.py --cfg job"
-            )
-        return ConfigError(f"the config has no key {key!r}", where=_override(key, overrides), fix="train.py --cfg job")
-    return ConfigError(
-        _first_line(error), where=" ".join(overrides), fix="key=value, in quotes where the shell would eat a sign"
-    )
+def _load(overrides: list[str], config_dir: str | Path | None, mode: RunMode = RunMode.RUN) -> DictConfig:
+    return loader(config_dir).load_configuration("train", overrides, run_mode=mode, from_shell=False)
+
+
+def _explain(error: Exception, overrides: Sequence[str], config_dir: str | Path | None) -> DlzooError:
+    return mistakes.explain(error, overrides, config_dir, lambda words: OmegaConf.to_container(_load(words, config_dir)))
 
 
 def _replace(node: Any, words: Mapping[str, str]) -> Any:
@@ -178,55 +174,34 @@ def _replace(node: Any, words: Mapping[str, str]) -> Any:
     return node
 
 
-def config_keys(node: Any, prefix: str = "") -> list[str]:
-    """Every dotted key of a config."""
-    if not isinstance(node, Mapping):
-        return [prefix]
-    return ([prefix] if prefix else []) + [
-        key for name, value in node.items() for key in config_keys(value, f"{prefix}.{name}".lstrip("."))
-    ]
+def _targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every `_target_`, with its dotted key."""
+    pairs = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in pairs:
+        path = f"{key}.{name}" if key else str(name)
+        if name == "_target_":
+            yield path, value
+        yield from _targets(value, path)
 
 
-def _targets(node: Any) -> Iterator[Any]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node["_target_"]
-        node = list(node.values())
-    for value in node if isinstance(node, list) else ():
-        yield from _targets(value)
+def _refuse_unsafe(config: Mapping[str, Any], overrides: Sequence[str], origin: Callable[[str], str]) -> None:
+    """Refuses targets that are not allowed, and secrets: a run directory keeps the config.
 
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
-
-
-def _override(key: str, overrides: Sequence[str]) -> str:
-    """The override that names `key` or something in it."""
-    return next((override for override in overrides if _key(override) == key or _key(override).startswith(f"{key}.")), key)
-
-
-def _origin(key: str, overrides: Sequence[str], config_dir: str | Path | None) -> str:
-    """Where the value of a key was set: the override, else the file and line."""
-    for override in reversed(overrides):
-        if _key(override) == key:
-            return f"the command line, {override}"
-    leaf = re.compile(rf"^\s*{re.escape(key.rsplit('.', 1)[-1])}\s*:")
-    choices = dict(override.split("=", 1) for override in overrides if "=" in override)
-    group = key.split(".", 1)[0]
-    for folder in zoo.config_dirs(config_dir):
-        files = [folder / "experiment" / f"{choices.get('experiment', 'digits_resnet')}.yaml"]
-        files += [folder / group / f"{choices[group]}.yaml"] if group in choices else sorted((folder / group).glob("*.yaml"))
-        for path in [*files, folder / "train.yaml"]:
-            if path.is_file():
-                for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-                    if leaf.match(line):
-                        return f"{key}, {os.path.relpath(path)} line {number}"
-    return key
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    Raises:
+        UnsafeError: the config has one.
+    """
+    for key, target in _targets(config):
+        try:
+            targets.check_target(target)
+        except DlzooError as error:
+            raise type(error)(error.what, where=origin(key), safe=error.safe, fix=error.fix) from None
+    if found := redact.secret_in(config):
+        raise UnsafeError(
+            f"{found[0]} holds {found[1]}, and a config is written into the run directory",
+            where=redact.redact(origin(found[0])),
+            safe="nothing was run or written",
+            fix="leave it in the environment, where the library that needs it looks for it",
+        )
 
 
 def _count_folders(path: str) -> int:
@@ -239,13 +214,12 @@ def _count_folders(path: str) -> int:
 OmegaConf.register_new_resolver("count_folders", _count_folders, replace=True)
 
 
-def hydra_flags(args: Any, parser: Any, job: Callable[[DictConfig, list[str]], Any]) -> None:
-    """What Hydra does itself: showing the config, completion, and the jobs of a multirun one after the other.
+def hydra_flags(args: Any, parser: Any) -> None:
+    """What Hydra does itself: showing the config, and completion.
 
     Args:
         args: the parsed command line.
         parser: what parsed it.
-        job: runs one config of a multirun, given its overrides, and returns its optimized metric.
 
     Raises:
         ConfigError: as for `compose`.
@@ -253,19 +227,12 @@ def hydra_flags(args: Any, parser: Any, job: Callable[[DictConfig, list[str]], A
     from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    def run_job(cfg: DictConfig) -> Any:
-        from hydra.core.hydra_config import HydraConfig
-
-        given = list(HydraConfig.get().overrides.task)
-        with open_dict(cfg):
-            cfg.pop("hydra", None)
-            if "${hydra:" in str(OmegaConf.to_container(cfg)["name"]):
-                cfg.name = _name(HydraConfig.get().runtime.choices, given)
-        check(cfg, given, args.config_dir)
-        return job(cfg, given)
-
     try:
         Plugins.instance()
+        targets.check_words(args.overrides, zoo.config_dirs(args.config_dir))
+        if args.cfg or args.info or args.multirun:
+            plain = _load(list(args.overrides), args.config_dir, RunMode.MULTIRUN)
+            targets.check_hydra(OmegaConf.to_container(plain.hydra))
         hydra = Hydra.create_main_hydra2("train", search_path(args.config_dir))
         if args.help:
             print(HELP)
@@ -275,11 +242,9 @@ def hydra_flags(args: Any, parser: Any, job: Callable[[DictConfig, list[str]], A
             hydra.show_cfg("train", args.overrides, args.cfg, args.package, args.resolve)
         elif args.info:
             hydra.show_info(args.info, "train", args.overrides)
-        elif args.shell_completion:
-            hydra.shell_completion("train", args.overrides)
         else:
-            hydra.multirun("train", run_job, args.overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+            hydra.shell_completion("train", args.overrides)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise _explain(error, args.overrides, args.config_dir) from error
     finally:
         GlobalHydra.instance().clear()
@@ -293,7 +258,7 @@ HELP = (
   python train.py experiment=cifar10_resnet trainer=cpu_fast trainer.max_epochs=6 seed=1
   python train.py debug=smoke                       everything once, in seconds (overfit, profile)
   python train.py --cfg job [--resolve]             the config, without running it
-  python train.py -m seed=1,2,3                     one run after the other
+  python train.py -m seed=1,2,3                     one run after the other; a search: dlzoo sweep --help
 
 groups: """
     + ", ".join(GROUPS)

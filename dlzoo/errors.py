@@ -21,8 +21,11 @@ code  meaning                                                    class
 ====  =========================================================  =====================
 """
 
+import argparse
 import difflib
+import re
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class DlzooError(Exception):
@@ -44,6 +47,10 @@ class DlzooError(Exception):
     def __str__(self) -> str:
         labelled = (("where", self.where), ("safe", self.safe), ("try", self.fix))
         return "\n".join([self.what, *(f"  {label + ':':6} {text}" for label, text in labelled if text)])
+
+
+class SweepError(DlzooError):
+    """Some jobs of a sweep failed; the others have their results."""
 
 
 class ConfigError(DlzooError):
@@ -95,7 +102,55 @@ class UnsafeError(DlzooError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The known names nearest to `name`, as words for a message: "did you mean 'lr'?", or "" where none is near."""
-    lowered = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(repr(lowered[match]) for match in near)}?" if near else ""
+    """The known names nearest to `name`, as words for a message: "did you mean 'lr'?", or "" where none is near.
+
+    Names one or two edits away come first, then those whose last part is the same (optimizer.max_epochs for
+    trainer.max_epochs), then those that look alike.
+    """
+    wanted, names = name.lower(), list(dict.fromkeys(known))
+    limit = 1 if len(wanted) < 5 else 2
+    near = sorted((edits, other) for other in names if (edits := _edits(wanted, other.lower(), limit)) <= limit)
+    found = [other for edits, other in near if edits == near[0][0]]
+    if not found:
+        leaf = wanted.rpartition(".")[2]
+        found = [other for other in names if other.lower().rpartition(".")[2] == leaf]
+    if not found:
+        lowered = {other.lower(): other for other in names}
+        found = [lowered[match] for match in difflib.get_close_matches(wanted, lowered, n=3, cutoff=0.6)]
+    return f"did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
+
+
+def _edits(one: str, other: str, limit: int) -> int:
+    """How many letters lost, added, replaced or swapped lie between two words; limit + 1 where there are more."""
+    if abs(len(one) - len(other)) > limit:
+        return limit + 1
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        older, before, row = before, row, [i]
+        for j, theirs in enumerate(other, 1):
+            cost = min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != theirs))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == theirs:
+                cost = min(cost, older[j - 2] + 1)
+            row.append(cost)
+        if min(row) > limit:
+            return limit + 1
+    return row[-1]
+
+
+def polite(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Makes a parser raise ConfigError, with the nearest flag or choice, where it would print its usage and leave."""
+
+    def error(message: str) -> NoReturn:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        choices = [str(choice) for action in parser._actions for choice in action.choices or ()]
+        for word in re.findall(r"(?:invalid choice: |unrecognized arguments: |ambiguous option: )'?([^\s']+)", message):
+            hint = suggest(word.partition("=")[0], flags if word.startswith("-") else choices)
+            if hint:
+                break
+        else:
+            hint = ""
+        raise ConfigError(message, where=parser.prog, fix=hint or f"{parser.prog} --help")
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser

@@ -14,6 +14,7 @@ import yaml
 
 from dlzoo.errors import CheckpointError, ConfigError, RunInUseError, StorageError, suggest
 from dlzoo.locks import lock_holder
+from dlzoo.redact import redact
 from dlzoo.slurm import slurm_job
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def create(config: Mapping[str, Any], run_dir: str | None) -> Path:
                     fix=f"dlzoo resume {run_dir}, or another run_dir",
                 )
         else:
-            path = _mkdir_new(Path(config["runs_dir"]) / config["name"] / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+            path = mkdir_new(Path(config["runs_dir"]) / config["name"] / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
         (path / "checkpoints").mkdir()
     except OSError as error:
         raise StorageError(
@@ -125,7 +126,7 @@ def create(config: Mapping[str, Any], run_dir: str | None) -> Path:
     return path
 
 
-def _mkdir_new(path: Path) -> Path:
+def mkdir_new(path: Path) -> Path:
     """`path`, or path-2, path-3, ...: mkdir itself decides who gets which, so that 32 starts in one second get 32."""
     path.parent.mkdir(parents=True, exist_ok=True)
     number = 1
@@ -166,7 +167,7 @@ def runs(folder: Path) -> list[Run]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file whole or not at all, without secrets.
 
     Raises:
         StorageError: the disk is full or the place can not be written.
@@ -176,7 +177,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(redact(text))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -211,8 +212,8 @@ def environment() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The words that started this process, without the folders of the program."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The words that started this process, without the folders of the program and without secrets."""
+    return redact(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def dlzoo_command() -> str:

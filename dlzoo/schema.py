@@ -100,6 +100,11 @@ def dataclass_parameters(schema: type) -> dict[str, Parameter]:
     return {f.name: Parameter(str(f.type), f.default is MISSING and f.default_factory is MISSING) for f in fields(schema)}
 
 
+def dataclass_faults(given: Mapping[str, Any], schema: type, key: str) -> Iterator[Fault]:
+    """What is wrong with a mapping that one of the dataclasses describes."""
+    yield from _check(given, dataclass_parameters(schema), key, key)
+
+
 @functools.cache
 def parameters_of(target: str) -> dict[str, Parameter] | None:
     """The arguments of a target, without importing it; None where they cannot be known (it takes **kwargs, or is not there)."""
@@ -138,7 +143,8 @@ def _check(
         if name not in known:
             yield Fault(key, f"{prefix or owner} has no key {name!r}", suggest(str(name), known))
         elif not _type(known[name].annotation)(value):
-            yield Fault(key, f"{key} is {value!r}: expected {in_words(known[name].annotation)}")
+            hint = suggest(value, _choices(known[name].annotation)) if isinstance(value, str) else ""
+            yield Fault(key, f"{key} is {value!r}: expected {in_words(known[name].annotation)}", hint)
     for name, parameter in known.items():
         if parameter.required and not partial and name not in given and name not in GIVEN_BY_THE_RUN:
             yield Fault(prefix, f"{prefix or owner} lacks {name!r}")
@@ -148,7 +154,8 @@ def _check(
 
 
 @functools.cache
-def _module(name: str) -> ast.Module | None:
+def module_tree(name: str) -> ast.Module | None:
+    """The source of one of the zoo's modules, parsed; None where there is no such file."""
     path = Path(__file__).resolve().parent.parent.joinpath(*name.split("."))
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if file.is_file():
@@ -157,7 +164,7 @@ def _module(name: str) -> ast.Module | None:
 
 
 def _signature(module: str, name: str) -> dict[str, Parameter] | None:
-    tree = _module(module)
+    tree = module_tree(module)
     for node in tree.body if tree else ():
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return _parameters(node)
@@ -259,6 +266,13 @@ def _read(node: ast.expr) -> tuple[Type, str]:
         case ast.Subscript(value=ast.Name(id="dict" | "Mapping")):
             return TYPES["dict"]
     return (lambda value: True), "anything"
+
+
+def _choices(annotation: str) -> list[str]:
+    """The words that a value of this type can be: those of a Literal, true and false."""
+    nodes = list(ast.walk(ast.parse(annotation, mode="eval")))
+    found = [str(node.value) for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str | int)]
+    return found + ["true", "false"] * any(isinstance(node, ast.Name) and node.id == "bool" for node in nodes)
 
 
 def _is_ellipsis(node: ast.expr) -> bool:

@@ -1,12 +1,10 @@
 """The catalogue: a file under configs/model is a model of the zoo.
 
-Reads the config tree as plain YAML and builds what a file names. Only names on the allow-list are ever called: a config is
-data.
+Reads the config tree as plain YAML and builds what a file names. Only what targets.py allows is ever called: a config is data.
 """
 
 import fnmatch
 import functools
-import importlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -17,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dlzoo import schema
-from dlzoo.errors import CheckpointError, ConfigError, UnsafeError, suggest
+from dlzoo.errors import CheckpointError, ConfigError, suggest
+from dlzoo.targets import locate
 
 if TYPE_CHECKING:
     from torch import nn
-
-OWN_LAYERS = ("models", "tasks", "datamodules", "callbacks", "optim")  # of dlzoo: what a config may name
 
 
 @dataclass(frozen=True)
@@ -140,10 +137,11 @@ def build(node: Any) -> Any:
         ConfigError: the target refuses its arguments.
     """
     if isinstance(node, Mapping):
+        target = locate(node["_target_"]) if "_target_" in node else None  # refused before anything inside it is built
         arguments = {key: build(value) for key, value in node.items() if key not in ("_target_", "_partial_")}
-        if "_target_" not in node:
+        if target is None:
             return arguments
-        call = functools.partial(_called, locate(node["_target_"]), node["_target_"], **arguments)
+        call = functools.partial(_called, target, node["_target_"], **arguments)
         return call if node.get("_partial_") else call()
     if isinstance(node, list | tuple):
         return [build(value) for value in node]
@@ -155,45 +153,6 @@ def _called(call: Callable[..., Any], target: str, *given: Any, **arguments: Any
         return call(*given, **arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error), where=f"the call of {target}") from error
-
-
-def check_target(target: Any) -> bool:
-    """Whether a target is the zoo's own, by its name alone: nothing is imported.
-
-    Raises:
-        UnsafeError: it is neither that nor one of those that schema.FOREIGN lists.
-    """
-    parts = target.split(".") if isinstance(target, str) else []
-    own = len(parts) > 2 and parts[0] == "dlzoo" and parts[1] in OWN_LAYERS and not any(part.startswith("_") for part in parts)
-    if not own and (not isinstance(target, str) or target not in schema.FOREIGN):
-        raise UnsafeError(
-            f"{target!r} is not on the list of what a config may call",
-            where="_target_",
-            safe="nothing was run",
-            fix="name a target of dlzoo, or build the object in Python",
-        )
-    return own
-
-
-def locate(target: str) -> Callable[..., Any]:
-    """The function or class that a `_target_` names, if a config may call it.
-
-    Raises:
-        UnsafeError: it may not: only public names of the zoo's own layers, and those that schema.FOREIGN lists, are called.
-        ConfigError: the zoo has no such name.
-    """
-    own = check_target(target)
-    module, name = target.rsplit(".", 1)
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("dlzoo", module.split(".")[0])):
-            raise
-        raise ConfigError(f"there is no {target!r}: {error}", where="_target_") from error
-    # an alias inside one of our modules (dlzoo.tasks.x.os.system) is not ours: the object itself must be
-    if own and not (callable(found) and str(getattr(found, "__module__", "")).startswith(f"dlzoo.{target.split('.')[1]}")):
-        raise UnsafeError(f"{target!r} is not a public function or class of dlzoo", where="_target_", safe="nothing was run")
-    return found
 
 
 class _Loader(yaml.SafeLoader):
