@@ -19,7 +19,7 @@ class Trainer:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: PositiveInt | str | list[int] = "auto"
     num_nodes: PositiveInt = 1
-    strategy: str = "auto"
+    strategy: str | dict = "auto"  # a name of Lightning's, or one of dlzoo.strategies
     precision: Literal["auto", 32, 64, "32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"] = 32
     max_epochs: PositiveInt | Literal[-1] | None = None
     min_epochs: NonNegativeInt | None = None
