@@ -1,4 +1,4 @@
-"""Checkpoints that several processes wrote together, FSDP2's and DeepSpeed's: a folder of shares, read as one, and nothing in it run.
+"""Checkpoints that several processes wrote together, FSDP2's and DeepSpeed's: folders of shares, read as one; nothing is run.
 
 Both engines keep some of it as pickles and load those with pickle itself. Here each is read with the short list of names below,
 which only build numbers, shapes and tensors; any other name is refused.

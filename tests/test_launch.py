@@ -1,4 +1,4 @@
-"""Processes that torchrun or srun started share one run directory."""
+"""The processes of a job share one run directory, whoever started them."""
 
 import json
 import os
@@ -13,19 +13,23 @@ from dlzoo.errors import DlzooError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 NAMES += ("MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_STEP_ID")
+NAMES += (launch.RUN_DIR, launch.CHECKPOINT)
 
 RANK = """
 import json, os, sys, time
 from pathlib import Path
 from dlzoo import launch
 runs = Path(sys.argv[1])
-def create():
+told = launch.chosen(runs, timeout=20)
+if told is None:
     time.sleep(0.3)
-    path = runs / f"made-by-{launch.global_rank()}{os.environ.get('SUFFIX', '')}"
-    path.mkdir()
-    return path
-print(json.dumps([launch.global_rank(), str(launch.run_directory_for_ranks(create, runs, timeout=20).resolve())]))
-time.sleep(0.5)
+    made = runs / f"made-by-{launch.global_rank()}{os.environ.get('SUFFIX', '')}"
+    made.mkdir()
+    told = launch.Chosen(made.resolve(), "some.ckpt")
+    with launch.telling(told, runs):
+        assert launch.chosen(runs) == told  # what a child of this process would be told
+        time.sleep(1.5)
+print(json.dumps([launch.global_rank(), str(told.run_dir), told.ckpt_path]))
 """
 
 
@@ -55,7 +59,7 @@ def start(runs: Path, variables: dict[str, str]) -> subprocess.Popen:
 def test_three_ranks_share_what_the_first_makes(tmp_path, variables):
     processes = [start(tmp_path, variables(rank)) for rank in (2, 1, 0)]
     said = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
-    assert said == [[rank, str((tmp_path / "made-by-0").resolve())] for rank in (2, 1, 0)]
+    assert said == [[rank, str((tmp_path / "made-by-0").resolve()), "some.ckpt"] for rank in (2, 1, 0)]
     assert [path.name for path in tmp_path.iterdir()] == ["made-by-0"]  # the note is gone
 
 
@@ -68,8 +72,11 @@ def test_two_launches_at_once_do_not_mix(tmp_path):
 
 def test_a_process_that_is_alone_makes_its_own(tmp_path, alone):
     assert not launch.launched_from_outside() and launch.global_rank() == 0
-    assert launch.run_directory_for_ranks(lambda: tmp_path / "mine", tmp_path) == tmp_path / "mine"
-    assert list(tmp_path.iterdir()) == []
+    assert launch.chosen(tmp_path) is None
+    with launch.telling(launch.Chosen(tmp_path / "mine"), tmp_path):
+        assert launch.chosen(tmp_path) == launch.Chosen(tmp_path / "mine", None)
+        assert list(tmp_path.iterdir()) == []
+    assert launch.chosen(tmp_path) is None and launch.RUN_DIR not in os.environ
 
 
 def test_an_interactive_job_is_no_launch(monkeypatch, alone):
@@ -93,5 +100,5 @@ def test_a_rank_that_is_never_told_says_so(tmp_path, monkeypatch, alone):
     for name, value in srun(2).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(DlzooError, match="rank 0 has not said where the run is") as caught:
-        launch.run_directory_for_ranks(lambda: tmp_path, tmp_path, timeout=0.2)
+        launch.chosen(tmp_path, timeout=0.2)
     assert "rank 2" in str(caught.value) and caught.value.exit_code == 1

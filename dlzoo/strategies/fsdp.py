@@ -1,7 +1,7 @@
 """FSDP2: each device keeps a share of the weights, gradients and optimizer, and gathers a block's weights while it computes it.
 
-Source: Zhao et al. 2023, PyTorch FSDP, https://arxiv.org/abs/2304.11277; `torch.distributed.fsdp.fully_shard` is its second form.
-It is applied from outside: to each block that a network repeats, and to what is left. A model and its task know nothing of it.
+Source: Zhao et al. 2023, PyTorch FSDP, https://arxiv.org/abs/2304.11277; `torch.distributed.fsdp.fully_shard` is its second
+form. It is applied from outside, to each block that a network repeats and to what is left: models and tasks know nothing of it.
 """
 
 import logging
