@@ -71,7 +71,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what the damage happens to cause
         text = str(error).strip()
-        if match := re.search(r"Unsupported (?:global|class|operand)[^\n]*", text):
+        if match := re.search(r"Unsupported (?:global|class)[^\n]*", text):
             raise UnsafeError(
                 f"{path.name} is refused: it holds more than tensors and plain values",
                 where=f"{path}: {match[0][:160]}",

@@ -12,10 +12,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlzoo import __version__
-from dlzoo.errors import ConfigError, DlzooError, OutOfMemoryError, StorageError
+from dlzoo.errors import ConfigError, DlzooError, OutOfMemoryError, StorageError, polite, suggest
 from dlzoo.signals import Stopped
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ VERBS = {
     "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
+    "sweep": "many runs: dlzoo sweep seed=1,2,3 | hparams_search=digits_optuna | DIR",
     "list": "what there is: dlzoo list models|experiments|data|runs|... [PATTERN]",
     "doctor": "what this machine has: a block to paste into an issue",
 }
@@ -75,27 +76,46 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        from dlzoo.errors import suggest
-
         raise ConfigError(f"there is no verb {verb!r}", where=f"dlzoo {verb}", fix=suggest(verb, VERBS) or "dlzoo --help")
-    globals()[f"_{verb}"](rest)
+    from dlzoo.targets import allowed
+
+    rest, packages = _allowances(rest)
+    with allowed(packages):
+        globals()[f"_{verb}"](rest)
     return 0
 
 
-def _train(arguments: list[str]) -> None:
-    from dlzoo import run
+def _allowances(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Takes `--allow PACKAGE` out of the words of any verb: packages of the user's own that a config may call.
 
+    They may lie in the current folder. Only a command line can name them, never a config or a variable.
+    """
+    rest, packages, words = [], [], iter(arguments)
+    for word in words:
+        if word == "--allow":
+            packages.append(next(words, ""))
+        elif word.startswith("--allow="):
+            packages.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    if packages and os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # the last place: nothing there can take the name of a package that is installed
+    return rest, packages
+
+
+def _train(arguments: list[str]) -> None:
+    from dlzoo import jobs, run
+
+    jobs.follow_parent()
     finished = run.main(arguments)
     if finished is not None:
         _panel(finished)
 
 
 def _resume(arguments: list[str]) -> None:
-    from dlzoo import run, rundir
+    from dlzoo import launch, resume, run, rundir
 
-    from dlzoo import resume
-
-    parser = argparse.ArgumentParser(prog="dlzoo resume", description=VERBS["resume"], allow_abbrev=False)
+    parser = polite(argparse.ArgumentParser(prog="dlzoo resume", description=VERBS["resume"], allow_abbrev=False))
     parser.add_argument("overrides", nargs="*", metavar="RUN key=value", help="the run's directory, and config values to change")
     parser.add_argument("--dir", default="runs", help="where the latest unfinished run is looked for, if RUN is left out")
     args = parser.parse_intermixed_args(arguments)
@@ -103,8 +123,8 @@ def _resume(arguments: list[str]) -> None:
     given = args.overrides[1:] if named else args.overrides
     if any("=" not in word for word in given):
         raise ConfigError(f"{next(w for w in given if '=' not in w)!r} is not key=value", where="dlzoo resume", fix="dlzoo resume --help")
-    if os.environ.get(run.CHILD_RUN_DIR):  # a process of a run that goes on: its first one has chosen
-        found = rundir.find(os.environ[run.CHILD_RUN_DIR])
+    if os.environ.get(launch.RUN_DIR):  # a process of a run that goes on: its first one has chosen
+        found = rundir.find(os.environ[launch.RUN_DIR])
     elif named:
         found = rundir.find(named)
     else:
@@ -176,6 +196,12 @@ def _export(arguments: list[str]) -> None:
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), compared with torch on {report['pictures']}")
 
 
+def _sweep(arguments: list[str]) -> None:
+    from dlzoo import sweep
+
+    sweep.main(arguments)
+
+
 def _list(arguments: list[str]) -> None:
     from dlzoo import rundir, zoo
 
@@ -186,8 +212,8 @@ def _list(arguments: list[str]) -> None:
         "optimizers": "optimizer",
         "schedulers": "scheduler",
     }
-    groups |= {"trainers": "trainer", "loggers": "logger", "debug": "debug"}
-    parser = argparse.ArgumentParser(prog="dlzoo list", description=VERBS["list"])
+    groups |= {"trainers": "trainer", "loggers": "logger", "debug": "debug", "searches": "hparams_search"}
+    parser = polite(argparse.ArgumentParser(prog="dlzoo list", description=VERBS["list"]))
     parser.add_argument("what", nargs="?", default="models", choices=[*groups, "runs"])
     parser.add_argument("pattern", nargs="?", default="*", help='such as "*resnet*"')
     parser.add_argument("--dir", default="runs", help="the folder of the runs (runs)")
@@ -216,31 +242,11 @@ def _list(arguments: list[str]) -> None:
 
 
 def _doctor(arguments: list[str]) -> None:
-    argparse.ArgumentParser(prog="dlzoo doctor", description=VERBS["doctor"]).parse_args(arguments)
-    import shutil
+    polite(argparse.ArgumentParser(prog="dlzoo doctor", description=VERBS["doctor"])).parse_args(arguments)
+    from dlzoo import doctor
 
-    import torch
-
-    from dlzoo import rundir, zoo
-
-    facts: dict[str, Any] = rundir.environment()
-    packages = facts.pop("packages")
-    rows = [[key, str(value)] for key, value in facts.items()] + [[name, str(version)] for name, version in packages.items()]
-    rows.append(["free disk here", f"{shutil.disk_usage('.').free / 1e9:.0f} GB"])
-    rows.append(["data", os.environ.get("DLZOO_DATA", "./data")])
-    rows.append(["cache", str(zoo.cache_dir())])
-    rows.append(["native bf16", _native_bf16(torch)])
-    _table(["", ""], rows)
-
-
-def _native_bf16(torch: Any) -> str:
-    if torch.cuda.is_available():
-        return "yes" if torch.cuda.get_device_capability() >= (8, 0) else "no (use trainer.precision=16-mixed)"
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return "unknown"
-    return "yes" if "amx_bf16" in flags or "avx512_bf16" in flags else "no (trainer=cpu will be faster than cpu_fast)"
+    for line in doctor.examine():
+        print(line, flush=True)
 
 
 # --- the screen
@@ -254,6 +260,7 @@ def _panel(run: "Run") -> None:
     from rich.text import Text
 
     from dlzoo.rundir import dlzoo_command, further
+    from dlzoo.targets import flags
 
     if int(os.environ.get("LOCAL_RANK", "0") or 0):  # a process that Lightning started speaks through the first
         return
@@ -270,12 +277,13 @@ def _panel(run: "Run") -> None:
         lines.append(f"data: {summary['edition']}")
     where, example = shlex.quote(str(run.dir)), run.dir / "example.png"
     picture = shlex.quote(str(example)) if example.is_file() else "PICTURE"
+    allow = "".join(f" {word}" for word in flags())
     lines += [
         "",
-        f"resume    {me} resume {where} {further(config['trainer'])}",
-        f"evaluate  {me} evaluate {where}",
-        f"predict   {me} predict {where} {picture}",
-        f"export    {me} export {where}",
+        f"resume    {me} resume {where} {further(config['trainer'])}{allow}",
+        f"evaluate  {me} evaluate {where}{allow}",
+        f"predict   {me} predict {where} {picture}{allow}",
+        f"export    {me} export {where}{allow}",
     ]
     console = Console(highlight=False)
     if console.is_terminal:
@@ -298,7 +306,7 @@ def _table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def _parser(verb: str, **positionals: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"dlzoo {verb}", description=VERBS[verb], allow_abbrev=False)
+    parser = polite(argparse.ArgumentParser(prog=f"dlzoo {verb}", description=VERBS[verb], allow_abbrev=False))
     for name, text in positionals.items():
         parser.add_argument(name, help=text)
     parser.add_argument("overrides", nargs="*", help="config values to change: key=value")
@@ -323,19 +331,8 @@ def _fail(error: DlzooError, code: int, cause: BaseException | None = None) -> i
 
 def _in_our_words(error: Exception) -> DlzooError | None:
     """An error of another library that a user can put right."""
-    text = f"{type(error).__name__}: {error}"
-    if (
-        "OutOfMemory" in text
-        or isinstance(error, MemoryError)
-        or "can't allocate memory" in text
-        or "not enough memory" in text
-    ):
-        return OutOfMemoryError(
-            "out of memory",
-            where=text.splitlines()[0][:200],
-            safe="the checkpoints written so far",
-            fix="data.batch_size=HALF trainer.accumulate_grad_batches=2, trainer.precision=bf16-mixed, or a smaller model",
-        )
+    if is_out_of_memory(error):
+        return out_of_memory(error)
     if isinstance(error, OSError) and error.errno in (28, 122, 27, 30, 13):  # full, quota, too large, read-only, forbidden
         return StorageError(f"can not write: {error.strerror}", where=str(error.filename), fix="run_dir=PATH on another disk")
     return None

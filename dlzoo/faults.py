@@ -6,7 +6,7 @@
 
 What: kill9, sigterm, sigint, sigstop, exception, oom, nan (the loss), enospc (a full disk). Where: step=N (once N optimizer steps
 are done), val=N, test=N (the N-th batch of the process), save=N (its N-th checkpoint; `bytes` is how much of it is written by
-then). `rank=R` behind a colon hits that process alone, `file=PATH` only if PATH does not exist yet, and makes it: once in a
+then), sample=N (when the picture of that index is read, by a worker process if there are any). `rank=R` behind a colon hits that process alone, `file=PATH` only if PATH does not exist yet, and makes it: once in a
 restarted job. Several are separated by commas. Without the variable nothing here does anything.
 """
 
@@ -23,7 +23,7 @@ from dlzoo.errors import ConfigError
 
 VARIABLE = "DLZOO_FAULT"
 WHAT = ("kill9", "sigterm", "sigint", "sigstop", "exception", "oom", "nan", "enospc")
-WHERE = ("step", "val", "test", "save")
+WHERE = ("step", "val", "test", "save", "sample")
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Fault:
     Args:
         what: one of WHAT.
         where: one of WHERE.
-        number: which step, batch or save.
+        number: which step, batch, save or sample.
         share: of a checkpoint's bytes, for save.
         rank: the process that it hits; None hits all.
         file: a mark that it has happened; "" for none.

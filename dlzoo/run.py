@@ -5,21 +5,20 @@ import logging
 import os
 import shlex
 import signal
-import sys
 import time
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlzoo import faults, resume, rundir, signals, zoo
+from dlzoo import faults, launch, resume, rundir, signals, targets, zoo
 from dlzoo.checkpoints import load_weights
 from dlzoo.config import check, compose, hydra_flags, run_config
-from dlzoo.errors import ConfigError, DataError, StorageError, suggest
+from dlzoo.errors import CheckpointError, ConfigError, DataError, UnsafeError, polite, suggest
 from dlzoo.locks import locked
+from dlzoo.logs import log_file, quiet, say
+from dlzoo.memory import is_out_of_memory, out_of_memory
 from dlzoo.rundir import Run
 from dlzoo.signals import Stopped
 
@@ -29,15 +28,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dlzoo")
 
-CHILD_RUN_DIR = "DLZOO_RUN_DIR"  # tells the processes that Lightning starts which directory is theirs
 
-
-def train(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) -> Run:
+def train(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = (), allow: Sequence[str] = ()) -> Run:
     """Trains what a config describes, measures the best weights on the test split, and leaves everything in a directory.
 
     Args:
         cfg: from `compose`, changed at will.
         overrides: the command line that led to it, for the record.
+        allow: packages of yours whose functions and classes the config may call.
 
     Returns:
         the run: its directory, metrics and curves.
@@ -45,22 +43,28 @@ def train(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) ->
     Raises:
         DlzooError: what the user can put right; each kind has its exit code.
     """
+    with targets.allowed(allow):
+        return _start(cfg, overrides)
+
+
+def _start(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str]) -> Run:
     cfg = OmegaConf.create(OmegaConf.to_container(cfg)) if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
     if "csv" not in cfg.logger:  # metrics.csv is part of every run
         cfg.logger = {"csv": {"_target_": "dlzoo.callbacks.loggers.CSVLogger", "run_dir": "${run_dir}"}, **cfg.logger}
     config = check(cfg, overrides)
-    inherited = os.environ.get(CHILD_RUN_DIR)
+    told = launch.chosen(cfg.runs_dir)  # in every process of a job but the first
     with signals.listening():
-        going_on = resume.going_on(cfg, overrides)
-        path = Path(inherited) if inherited else going_on or rundir.create(config, cfg.run_dir)
+        going_on = None if told else resume.going_on(cfg, overrides)
+        path = told.run_dir if told else going_on or rundir.create(config, cfg.run_dir)
         cfg.run_dir = str(path)
         try:
-            with contextlib.nullcontext() if inherited else locked(path), _log_file(path), _environment(CHILD_RUN_DIR, str(path)):
-                cfg.ckpt_path = resume.checkpoint(cfg.ckpt_path, path if going_on else None)
+            with contextlib.nullcontext() if told else locked(path), log_file(path):
+                cfg.ckpt_path = told.ckpt_path if told else resume.checkpoint(cfg.ckpt_path, path if going_on else None)
                 config = OmegaConf.to_container(cfg, resolve=True)
-                return _train(config, Run(path), list(overrides), first=not inherited)
-        except (ConfigError, DataError):
-            if not (inherited or going_on or (path / "metrics.csv").is_file()):
+                with launch.telling(told or launch.Chosen(path, cfg.ckpt_path), cfg.runs_dir):
+                    return _train(config, Run(path), list(overrides), first=not told)
+        except (ConfigError, DataError, CheckpointError, UnsafeError):
+            if not (told or going_on or (path / "metrics.csv").is_file()):
                 import shutil
 
                 shutil.rmtree(path, ignore_errors=True)  # nothing was trained: the same command, put right, may take the name
@@ -68,7 +72,7 @@ def train(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) ->
 
 
 def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) -> Run:
-    _quiet()
+    quiet()
     import lightning as L
 
     started = time.monotonic()
@@ -119,6 +123,8 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
                 say(f"\nstopped by {stopped}; to go on: {rundir.dlzoo_command()} resume {shlex.quote(str(run.dir))}")
         if stopped is not None and stopped is not error:
             raise stopped from None
+        if is_out_of_memory(error):
+            raise out_of_memory(error, config, trainer.global_step) from error
         raise
     report = next((callback for callback in trainer.callbacks if hasattr(callback, "samples_per_second")), None)
     summary |= {
@@ -229,7 +235,7 @@ def prepare_evaluation(
     run: Run, overrides: Sequence[str]
 ) -> tuple["L.LightningModule", "L.LightningDataModule", "L.Trainer", dict[str, Any]]:
     """The parts of a finished run, for measuring its weights: no logger, no checkpoints."""
-    _quiet()
+    quiet()
     config = run_config(run, overrides)
     config["callbacks"] = {key: node for key, node in config["callbacks"].items() if key == "report"}
     config["logger"] = {}
@@ -262,12 +268,6 @@ def go_on(run: Run, overrides: Sequence[str] = ()) -> Run:
     return train(config, [*run.overrides, *overrides])
 
 
-def say(line: str) -> None:
-    """A line for the screen and the log."""
-    print(line, flush=True)
-    log.debug(line)
-
-
 def _device(trainer: "L.Trainer") -> str:
     import torch
 
@@ -275,68 +275,6 @@ def _device(trainer: "L.Trainer") -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     count = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
     return f"{count}{name} {trainer.precision}"
-
-
-def _quiet() -> None:
-    """Keeps back what no user can act on; what they can goes through our own words."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is imported: it reports on the GPU that it did not find
-    import lightning  # noqa: F401, which sets the level of its loggers when it is imported
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*litlogger.*")
-    warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # no validation, on purpose
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # the last batch is logged in any case
-    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # a run that ends before it validates
-    warnings.filterwarnings("ignore", message=".*You requested to overfit.*")  # the data see to it
-    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")  # a run from another run's checkpoint
-    warnings.filterwarnings("ignore", message=".*will duplicate the data.*|.*It is recommended to use.*sync_dist.*")
-
-
-@contextlib.contextmanager
-def _log_file(folder: Path) -> Iterator[None]:
-    """train.log: what the libraries say, and the traceback of what went wrong."""
-    try:
-        handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"the run directory can not be written: {error.strerror}", where=str(folder)) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    names = ("dlzoo", "lightning", "lightning.pytorch", "py.warnings")
-    loggers = [logging.getLogger(name) for name in names]
-    log.setLevel(logging.DEBUG)
-    screen = logging.StreamHandler(sys.stdout)  # "downloading ...", "kept offline": what one would otherwise wait for unknowing
-    screen.setLevel(logging.INFO)
-    log.addHandler(screen)
-    logging.captureWarnings(True)
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield
-    except BaseException:
-        log.debug("stopped\n%s", traceback.format_exc())  # for the file; the screen gets the few lines of the error
-        raise
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-        log.removeHandler(screen)
-        logging.captureWarnings(False)
-        handler.close()
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def main(arguments: Sequence[str]) -> Run | None:
@@ -347,13 +285,23 @@ def main(arguments: Sequence[str]) -> Run | None:
     """
     from hydra._internal.utils import get_args_parser
 
-    parser = get_args_parser()
+    parser = polite(get_args_parser())
+    parser.prog = "dlzoo train"
     args = parser.parse_args(list(arguments))
+    if args.experimental_rerun:  # Hydra would read a pickle
+        raise UnsafeError("a config is not read from a pickle", where="--experimental-rerun", fix="dlzoo resume RUN")
     if args.config_name or args.config_path:
         raise ConfigError(
             "the config is always train.yaml", where="--config-name", fix="--config-dir FOLDER, with an experiment of yours"
         )
-    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion or args.multirun:
-        hydra_flags(args, parser, lambda cfg, given: train(cfg, given).metrics.get(str(cfg.optimized_metric)))
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        hydra_flags(args, parser)
         return None
+    if args.multirun:
+        from dlzoo import sweep
+
+        sweep.run(*sweep.begin(args.overrides, args.config_dir))
+        return None
+    if search := [word for word in args.overrides if word.startswith("hparams_search")]:
+        raise ConfigError("a search is more than one run", where=search[0], fix=f"dlzoo sweep {search[0]}")
     return train(compose(*args.overrides, config_dir=args.config_dir), args.overrides)

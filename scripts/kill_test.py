@@ -32,7 +32,12 @@ SETUPS: dict[str, list[str]] = {
     ],
     "cifar10": [
         *("experiment=cifar10_resnet", "trainer.max_epochs=2", "trainer.limit_train_batches=16", "trainer.limit_val_batches=2"),
-        *("trainer.limit_test_batches=2", "data.cutout=8", "trainer.val_check_interval=0.5", "callbacks.checkpoint.every_n_steps=5"),
+        *(
+            "trainer.limit_test_batches=2",
+            "data.cutout=8",
+            "trainer.val_check_interval=0.5",
+            "callbacks.checkpoint.every_n_steps=5",
+        ),
     ],
     "everything": [
         *("callbacks=[ema,sam]", "trainer.accumulate_grad_batches=3", "task.mixup=0.4", "task.cutmix=1.0"),
@@ -120,7 +125,11 @@ def digest(node: Any) -> str:
 
     def add(value: Any) -> None:
         if isinstance(value, torch.Tensor):
-            hashed.update(f"{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else repr(value.item()).encode())
+            hashed.update(
+                f"{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().view(torch.uint8).numpy().tobytes()
+                if value.ndim
+                else repr(value.item()).encode()
+            )
         elif isinstance(value, dict):
             for key in sorted(value, key=str):
                 hashed.update(str(key).encode())

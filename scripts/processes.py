@@ -63,6 +63,8 @@ class Processes:
     def start(self, *words: object, cwd: Path | str | None = None, **variables: object) -> Job:
         """Starts `dlzoo words...` and returns at once."""
         folder = Path(tempfile.mkdtemp(prefix="job-"))
+        for name in ("stdout", "stderr"):
+            (folder / name).touch()
         answer = self._ask(
             {
                 "words": [str(word) for word in words],
@@ -85,6 +87,7 @@ class Processes:
     def close(self) -> None:
         self.server.stdin.close()
         self.server.wait(timeout=30)
+        self.server.stdout.close()
 
     def _ask(self, question: dict) -> dict:
         self.server.stdin.write(json.dumps(question) + "\n")

@@ -29,7 +29,12 @@ class FiniteLoss(L.Callback):
     def __init__(
         self, run_dir: str, on_nonfinite: Literal["stop", "skip"] = "stop", most: int = 3, every_n_steps: int = 1
     ) -> None:
-        self.path, self.skips, self.most, self.every = Path(run_dir) / "skipped_batches.json", on_nonfinite == "skip", most, every_n_steps
+        self.path, self.skips, self.most, self.every = (
+            Path(run_dir) / "skipped_batches.json",
+            on_nonfinite == "skip",
+            most,
+            every_n_steps,
+        )
         self.skipped: list[dict[str, Any]] = []
         self.last: tuple[int, float] | None = None  # step and value of the last loss that was finite
         self._drop = False

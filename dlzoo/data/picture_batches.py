@@ -10,19 +10,22 @@ sides in proportion 3:4 to 4:3.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from dlzoo import faults
 from dlzoo.data.augment import BatchAugment
 from dlzoo.data.folder import Sample
 from dlzoo.data.order import EpochOrder
 from dlzoo.data.preprocess import Preprocess, read_image, to_tensor
 from dlzoo.data.streams import generator
 from dlzoo.errors import DataError, DlzooError
+from dlzoo.signals import ignore_in_worker
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,6 +61,7 @@ class PictureFiles(Dataset):
     ) -> None:
         self.samples, self.preprocess, self.train = samples, preprocess, train
         self.seed, self.flip, self.min_scale = seed, flip, min_scale
+        self.reading: Tensor | None = None  # (workers,) the sample that each is at, in memory that they share
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -65,10 +69,16 @@ class PictureFiles(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | DlzooError:
         epoch, index = key
         path, label = self.samples[index]
+        worker = get_worker_info()
+        if worker is not None and self.reading is not None:
+            self.reading[worker.id] = index
+        if (fault := faults.due("sample", index)) is not None:
+            faults.strike(fault)
         try:
             image = read_image(path, self.preprocess.channels)
             return self._varied(image, epoch, index) if self.train else self.preprocess.fit(image), label
         except DlzooError as error:
+            error.where = f"{error.where or path} (sample index {index})"
             return error
 
     def _varied(self, image: Image.Image, epoch: int, index: int) -> Tensor:
@@ -130,6 +140,9 @@ class FolderBatches:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._plain = BatchAugment(files.preprocess.mean, files.preprocess.std)
         self._keys = _BatchKeys(order)
+        self._files = files
+        if num_workers:
+            files.reading = torch.full((num_workers,), -1).share_memory_()
         self._loader = DataLoader(
             files,
             batch_sampler=self._keys,
@@ -137,6 +150,7 @@ class FolderBatches:
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
             persistent_workers=num_workers > 0,
+            worker_init_fn=ignore_in_worker,  # a signal to the whole process group: the run saves first, and then ends them
             generator=generator("workers"),  # else each pass would draw from the generator that dropout uses
         )
 
@@ -167,8 +181,12 @@ class FolderBatches:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
+            pids = {int(pid) for pid in re.findall(r"\d+", str(error))}
+            workers = [worker for worker, process in enumerate(self._loader._iterator._workers) if process.pid in pids]
+            at = [index for worker in workers if (index := int(self._files.reading[worker])) >= 0]
+            samples = [f"{self._files.samples[index][0]} (sample index {index})" for index in at]
             raise DataError(
-                "a process that reads pictures died.",
+                "a process that reads pictures died" + (f", at {', '.join(samples)}" if samples else ""),
                 where=str(error).splitlines()[0],
                 fix="data.num_workers=0, or give the machine more memory (in a container: a larger /dev/shm)",
             ) from error
