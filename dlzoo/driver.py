@@ -1,7 +1,7 @@
 """Runs the jobs of a sweep: so many at a time, watched, stopped where they have no hope, recorded however they end.
 
-Several drivers, on several machines that share a disk, may work at one sweep: what is to be done next is decided under one lock,
-and a driver that is gone has left its jobs to the others.
+Several drivers, on several machines that share a disk, may work at one sweep: what is to be done next is decided under one
+lock, and a driver that is gone has left its jobs to the others.
 """
 
 import contextlib

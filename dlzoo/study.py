@@ -1,8 +1,8 @@
 """The trials of a search, in an Optuna study: what is tried next, which is hopeless, and what counts.
 
-A trial that was interrupted, or whose driver is gone, stays in the study as failed and counts for nothing; one with the same number
-and the same values takes its place and goes on from its checkpoint. What is drawn depends on the seed, the number and the trials
-that are done, not on which process draws it: a search that was interrupted tries what it would have tried.
+A trial that was interrupted, or whose driver is gone, stays in the study as failed and counts for nothing; one with the same
+number and the same values takes its place and goes on from its checkpoint. What is drawn depends on the seed, the number and
+the trials that are done, not on which process draws it: a search that was interrupted tries what it would have tried.
 """
 
 import json
@@ -222,7 +222,7 @@ def _storage(folder: Path, kind: str, lock: FileLock) -> Any:
 
 def _pruner(kind: str, startup: int, warmup: int) -> optuna.pruners.BasePruner:
     if kind == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
+        return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
     if kind == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, warmup))
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=warmup + 1)
     return optuna.pruners.NopPruner()

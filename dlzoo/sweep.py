@@ -109,7 +109,9 @@ def begin(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Path
     try:
         return _search(overrides, config_dir) if GROUP in keys else _grid(overrides, config_dir)
     except HydraException as error:
-        raise ConfigError(str(error).strip().splitlines()[0], where=" ".join(overrides), fix="in quotes: 'key=choice(a,b)'") from error
+        raise ConfigError(
+            str(error).strip().splitlines()[0], where=" ".join(overrides), fix="in quotes: 'key=choice(a,b)'"
+        ) from error
 
 
 def go_on(folder: Path, overrides: Sequence[str] = ()) -> tuple[Path, Plan]:
@@ -129,6 +131,8 @@ def go_on(folder: Path, overrides: Sequence[str] = ()) -> tuple[Path, Plan]:
             )
         plan.options[name] = yaml.safe_load(value)
     _check_options(plan.options, overrides)
+    with FileLock(folder / "lock"):
+        plan.store(folder)
     return folder, plan
 
 
@@ -231,7 +235,9 @@ def _search(overrides: Sequence[str], config_dir: str | None) -> tuple[Path, Pla
     metric = str(composed.optimized_metric)
     if metric.startswith("test/"):
         raise ConfigError(
-            "a search that looks at the test split leaves nothing to measure with", where=metric, fix="optimized_metric=val/loss"
+            "a search that looks at the test split leaves nothing to measure with",
+            where=metric,
+            fix="optimized_metric=val/loss",
         )
     plan = Plan(shared, metric, composed.optimized_mode, int(composed.seed), config_dir, _named(composed), space, options)
     folder = Path(str(composed.runs_dir)) / "sweeps" / options["name"]
@@ -239,8 +245,7 @@ def _search(overrides: Sequence[str], config_dir: str | None) -> tuple[Path, Pla
     with FileLock(folder / "lock"):
         if (folder / FILE).is_file():
             _require_same(folder, plan)
-        else:
-            plan.store(folder)
+        plan.store(folder)
     return folder, plan
 
 
@@ -266,7 +271,9 @@ def _require_same(folder: Path, plan: Plan) -> None:
         old, new = getattr(before, name), getattr(plan, name)
         if old != new:
             raise ConfigError(
-                f"{folder} has trials of another search: its {name} {'is' if name != 'overrides' else 'are'} {old}, not {new}"[:390],
+                f"{folder} has trials of another search: its {name} {'is' if name != 'overrides' else 'are'} {old}, not {new}"[
+                    :390
+                ],
                 where=str(folder / FILE),
                 safe="nothing in it was touched",
                 fix=f"{GROUP}.name=ANOTHER, or `dlzoo sweep {folder}` to go on with that one",
@@ -311,11 +318,13 @@ def _named(composed: Any) -> str | None:
     return "logger.wandb.name" if "wandb" in composed.logger else None
 
 
-def main(arguments: Sequence[str], command: Sequence[str] = jobs.COMMAND) -> None:
+def main(arguments: Sequence[str]) -> None:
     """`dlzoo sweep [DIR] [key=value ...] [--workers N] [--config-dir FOLDER]`."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="dlzoo sweep", description=HELP, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="dlzoo sweep", description=HELP, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("overrides", nargs="*", metavar="[DIR] key=value", help="a sweep to go on with, or what to run")
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time")
     parser.add_argument("--config-dir", metavar="FOLDER", help="a folder of your own configs")
@@ -329,7 +338,7 @@ def main(arguments: Sequence[str], command: Sequence[str] = jobs.COMMAND) -> Non
         folder, plan = go_on(Path(words[0]), words[1:])
     else:
         folder, plan = begin(words, args.config_dir and os.path.abspath(args.config_dir))
-    run(folder, plan, args.workers, command)
+    run(folder, plan, args.workers)
 
 
 HELP = """many runs from one command line, each a process and a directory of its own

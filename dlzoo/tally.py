@@ -43,7 +43,9 @@ def store(folder: Path, records: Sequence[Record], metric: str, mode: str, share
     rundir.write_text(folder / "results.csv", lines.getvalue())
     params = {key: [_plain(_own(record).get(key, "")) for record in records] for key in keys}
     values = [record.value for record in records]
-    figure = sweep(params, values, [record.status for record in records], [r.number for r in records], metric, mode, folder.name)
+    figure = sweep(
+        params, values, [record.status for record in records], [r.number for r in records], metric, mode, folder.name
+    )
     save(figure, folder / "sweep.png")
 
 

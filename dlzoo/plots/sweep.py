@@ -92,9 +92,7 @@ def _value_scale(value: np.ndarray, kind: np.ndarray) -> str:
     return "log" if len(finite) and finite.min() > 0 and finite.max() > DECADES * finite.min() else "linear"
 
 
-def _history(
-    axes: "Axes", jobs: np.ndarray, value: np.ndarray, kind: np.ndarray, metric: str, mode: str, scale: str
-) -> None:
+def _history(axes: "Axes", jobs: np.ndarray, value: np.ndarray, kind: np.ndarray, metric: str, mode: str, scale: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_yscale(scale)
@@ -133,7 +131,14 @@ def _dots(axes: "Axes", x: np.ndarray, value: np.ndarray, kind: np.ndarray, mode
         counted = np.where(done, value, np.nan)
         chosen = int((np.nanargmin if mode == "min" else np.nanargmax)(counted))
         axes.plot(
-            x[chosen], value[chosen], "o", markersize=11, markerfacecolor="none", markeredgecolor=BEST, markeredgewidth=1.8, zorder=4
+            x[chosen],
+            value[chosen],
+            "o",
+            markersize=11,
+            markerfacecolor="none",
+            markeredgecolor=BEST,
+            markeredgewidth=1.8,
+            zorder=4,
         )
     if failed.any():
         edge = np.full(failed.sum(), 0.97 if mode == "min" else 0.03)
