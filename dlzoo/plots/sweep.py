@@ -19,7 +19,7 @@ WIDTH, TOP, PANEL = 8.6, 2.5, 2.1  # inches: the figure, the history, one parame
 LEFT, BELOW, GAP = 0.78, 0.62, 0.3  # inches: for the numbers at a panel's left, for those below it, between two panels
 COLUMNS = 3
 FEW = 6  # different numbers that stand beside each other like words
-MOST_WORDS = 12  # of a parameter that are written out
+LETTER, SHORTEST = 0.085, 6  # inches of a letter below a panel, and letters of a word that is cut
 
 
 def sweep(
@@ -73,9 +73,9 @@ def sweep(
         axes = _axes(
             figure, LEFT + place * (width + LEFT * 0.55 + GAP), top - (row + 1) * (PANEL + BELOW), width, PANEL, history
         )
-        _parameter(axes, clip_text(key, 34), column, value, kind, mode)
+        _parameter(axes, key, column, value, kind, mode)
         if place == 0:
-            axes.set_ylabel(clip_text(metric, 30), fontsize=10, color=INK)
+            axes.set_ylabel(clip_text(metric, 24), fontsize=10, color=INK)
     return figure
 
 
@@ -105,7 +105,7 @@ def _history(axes: "Axes", jobs: np.ndarray, value: np.ndarray, kind: np.ndarray
     # the line goes on to the last job, flat: that it does is the point
     axes.step(np.append(jobs, jobs[-1] + 0.5), np.append(best, best[-1]), where="post", color=GREY, linewidth=1.4, zorder=1)
     _dots(axes, jobs, value, kind, mode)
-    axes.set_ylabel(clip_text(metric, 30), fontsize=10, color=INK)
+    axes.set_ylabel(clip_text(metric, 24), fontsize=10, color=INK)
     axes.set_xlabel("job", fontsize=10, color=INK)
     axes.set_xlim(jobs[0] - 0.5, jobs[-1] + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
@@ -159,11 +159,17 @@ def _parameter(axes: "Axes", name: str, column: Sequence[float | str], value: np
         kinds = sorted(set(column)) if numbers else list(dict.fromkeys(column))
         x = np.array([kinds.index(one) for one in column], dtype=float)
         words = [f"{one:g}" if numbers else str(one) for one in kinds]
-        every = -(-len(words) // MOST_WORDS)
-        longest = max(6, 34 // len(words[::every]))
+        room = int(_inches(axes) / LETTER)  # letters in a line below the panel
+        every = -(-len(words) * (SHORTEST + 1) // room)
+        longest = max(SHORTEST, room // len(words[::every]) - 1)
         axes.set_xticks(range(0, len(words), every), [clip_text(word, longest) for word in words[::every]])
         axes.set_xlim(-0.5, len(words) - 0.5)
         # jobs of one value stand beside each other, in their order
         x = x + (np.arange(len(x)) / max(len(x) - 1, 1) - 0.5) * 0.4
     _dots(axes, x, value, kind, mode)
-    axes.set_xlabel(name, fontsize=10, color=INK)
+    axes.set_xlabel(clip_text(name, int(_inches(axes) / LETTER)), fontsize=10, color=INK)
+
+
+def _inches(axes: "Axes") -> float:
+    """The width of the axes."""
+    return float(axes.get_position().width * axes.figure.get_figwidth())
