@@ -7,14 +7,13 @@ a flipped bit. Nothing in one is ever executed. A sharded checkpoint (FSDP2, ZeR
 import contextlib
 import logging
 import os
-import re
 import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlzoo import faults
+from dlzoo import faults, opcodes, sharded
 from dlzoo.errors import CheckpointError, UnsafeError
 
 if TYPE_CHECKING:
@@ -34,9 +33,7 @@ def load_weights(net: "nn.Module", path: Path, model: Mapping[str, Any]) -> None
         UnsafeError: it holds more than tensors and plain values.
     """
     own = net.state_dict()
-    weights = {
-        key.removeprefix("net."): value for key, value in read_checkpoint(path)["state_dict"].items() if key.startswith("net.")
-    }
+    weights = network_weights(path)
     missing = [key for key in own if key not in weights]
     unknown = [key for key in weights if key not in own]
     other = [
@@ -56,8 +53,19 @@ def load_weights(net: "nn.Module", path: Path, model: Mapping[str, Any]) -> None
     net.load_state_dict(weights)
 
 
+def network_weights(path: Path) -> dict[str, Any]:
+    """The network's tensors in a checkpoint, by the names that the network gives them.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+        UnsafeError: it holds more than tensors and plain values.
+    """
+    found = read_checkpoint(path)["state_dict"]
+    return {key.removeprefix("net."): value for key, value in found.items() if key.startswith("net.")}
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content; plain types and tensors alone are accepted.
+    """A checkpoint's content, of one file or of a folder of shares; plain types and tensors alone are accepted.
 
     Raises:
         CheckpointError: it is missing or damaged.
@@ -65,16 +73,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
+    if path.is_dir():
+        return sharded.read(path)
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", where=str(path), fix="dlzoo list runs")
+    if opcodes.compressed(path):
+        raise UnsafeError(
+            f"{path.name} is refused: it is packed, and a checkpoint never is; it could fill the memory",
+            where=str(path),
+            safe="nothing was unpacked",
+            fix="a checkpoint that you trust, or only its weights as safetensors",
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what the damage happens to cause
         text = str(error).strip()
-        if match := re.search(r"Unsupported (?:global|class)[^\n]*", text):
+        if name := opcodes.would_run(path):
             raise UnsafeError(
                 f"{path.name} is refused: it holds more than tensors and plain values",
-                where=f"{path}: {match[0][:160]}",
+                where=f"{path}: it names {name[:160]}",
                 safe="nothing in it was run",
                 fix="a checkpoint that you trust, or only its weights as safetensors",
             ) from error
@@ -177,7 +194,10 @@ def damage(path: Path) -> str:
         parts = [part for part in sorted(path.rglob("*")) if part.is_file()]
         if not parts:
             return "it is empty"
-        return next((f"{part.name}: {why}" for part in parts if part.suffix == ".pt" and (why := damage(part))), "")
+        found = (f"{part.name}: {why}" for part in parts if part.suffix == ".pt" and (why := damage(part)))
+        return next(found, "") or sharded.damage(path)
+    if opcodes.compressed(path):  # told without unpacking it
+        return "it is packed, and a checkpoint never is"
     try:
         with zipfile.ZipFile(path) as parts:
             broken = parts.testzip()

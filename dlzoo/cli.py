@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlzoo import __version__
-from dlzoo.errors import ConfigError, DlzooError, OutOfMemoryError, StorageError, polite, suggest
+from dlzoo.errors import ConfigError, DlzooError, StorageError, polite, suggest
+from dlzoo.memory import is_out_of_memory, out_of_memory
 from dlzoo.signals import Stopped
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ VERBS = {
     "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
+    "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
     "sweep": "many runs: dlzoo sweep seed=1,2,3 | hparams_search=digits_optuna | DIR",
+    "tune": "a learning rate from a range test, before a run: dlzoo tune lr [key=value ...]",
     "list": "what there is: dlzoo list models|experiments|data|runs|... [PATTERN]",
     "doctor": "what this machine has: a block to paste into an issue",
 }
@@ -77,30 +80,12 @@ def _dispatch(arguments: list[str]) -> int:
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}", where=f"dlzoo {verb}", fix=suggest(verb, VERBS) or "dlzoo --help")
-    from dlzoo.targets import allowed
+    from dlzoo import targets
 
-    rest, packages = _allowances(rest)
-    with allowed(packages):
+    rest, packages = targets.named(rest)
+    with targets.allowed(packages):
         globals()[f"_{verb}"](rest)
     return 0
-
-
-def _allowances(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Takes `--allow PACKAGE` out of the words of any verb: packages of the user's own that a config may call.
-
-    They may lie in the current folder. Only a command line can name them, never a config or a variable.
-    """
-    rest, packages, words = [], [], iter(arguments)
-    for word in words:
-        if word == "--allow":
-            packages.append(next(words, ""))
-        elif word.startswith("--allow="):
-            packages.append(word.partition("=")[2])
-        else:
-            rest.append(word)
-    if packages and os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # the last place: nothing there can take the name of a package that is installed
-    return rest, packages
 
 
 def _train(arguments: list[str]) -> None:
@@ -200,6 +185,22 @@ def _sweep(arguments: list[str]) -> None:
     from dlzoo import sweep
 
     sweep.main(arguments)
+
+
+def _tune(arguments: list[str]) -> None:
+    from dlzoo import tune
+
+    tune.main(arguments)
+
+
+def _consolidate(arguments: list[str]) -> None:
+    from dlzoo.consolidate import consolidate
+
+    parser = _parser("consolidate", run="the run's directory, or a checkpoint in it")
+    parser.add_argument("--last", action="store_true", help="the last weights, not the best")
+    args = _parse(parser, arguments)
+    path, facts = consolidate(args.run, "last" if args.last else "best")
+    print(f"{path}: {facts['tensors']} tensors, {facts['values']:,} values, {facts['bytes'] / 1e6:.1f} MB")
 
 
 def _list(arguments: list[str]) -> None:
@@ -324,7 +325,9 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
 def _fail(error: DlzooError, code: int, cause: BaseException | None = None) -> int:
     if os.environ.get("DLZOO_DEBUG"):
         traceback.print_exception(cause or error)
-    lines = str(error).splitlines()
+    from dlzoo.redact import redact
+
+    lines = redact(str(error)).splitlines()
     print("\n".join(["error: " + lines[0], *lines[1:12]]), file=sys.stderr)
     return code
 
@@ -333,6 +336,10 @@ def _in_our_words(error: Exception) -> DlzooError | None:
     """An error of another library that a user can put right."""
     if is_out_of_memory(error):
         return out_of_memory(error)
+    if type(error).__module__.startswith("yaml"):
+        from dlzoo.mistakes import bad_yaml
+
+        return bad_yaml(error, "config.yaml of the run")
     if isinstance(error, OSError) and error.errno in (28, 122, 27, 30, 13):  # full, quota, too large, read-only, forbidden
         return StorageError(f"can not write: {error.strerror}", where=str(error.filename), fix="run_dir=PATH on another disk")
     return None

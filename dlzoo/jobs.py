@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dlzoo import targets
 from dlzoo.locks import lock_holder
 from dlzoo.plots.history import read_metrics
 from dlzoo.rundir import Run
@@ -47,7 +48,7 @@ class Job:
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self.run_dir, self.log = run_dir, log
-        words = [*command, *overrides, f"run_dir={quoted(str(run_dir))}"]
+        words = [*command, *targets.flags(), *overrides, f"run_dir={quoted(str(run_dir))}"]
         if (run_dir / "config.yaml").is_file():
             _wait_for(run_dir)
             words.append("ckpt_path=auto")

@@ -15,7 +15,19 @@ from yaml import YAMLError
 from dlzoo import schema, zoo
 from dlzoo.errors import ConfigError, DlzooError, UnsafeError, suggest
 
-GROUPS = ("model", "data", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment", "debug", "hparams_search")
+GROUPS = (
+    "model",
+    "data",
+    "task",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+    "logger",
+    "experiment",
+    "debug",
+    "hparams_search",
+)
 
 Composed = Callable[[list[str]], Mapping[str, Any]]  # overrides -> the config that they compose to
 
@@ -53,7 +65,7 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: str | Path |
     )
 
 
-def bad_yaml(error: YAMLError, where: str) -> DlzooError:
+def bad_yaml(error: Exception, where: str) -> DlzooError:
     """A file that is no YAML; one that names Python objects in it is refused as unsafe."""
     mark = getattr(error, "problem_mark", None)
     place = f"{mark.name} line {mark.line + 1}" if mark else where

@@ -33,9 +33,9 @@ _IN_QUERY = re.compile(
     re.I,
 )
 _IN_WORD = re.compile(
-    r"(?P<before>(?:^|(?<=[\s.'\"_+-]))"
+    r"(?P<before>(?:^|(?<=[\s.'\"+-]))"
     r"(?:(?:\w*_)?(?:api_?key|access_?key|secret|password|passwd|passphrase)|(?:(?:api|access|auth|bearer|hf|wandb)_)?token)=)"
-    r"(?P<secret>[^\s'\",&]{4,})",
+    r"(?P<secret>[^\s'\",&<\[]{4,})",
     re.I,
 )
 

@@ -287,7 +287,7 @@ def main(arguments: Sequence[str]) -> Run | None:
 
     parser = polite(get_args_parser())
     parser.prog = "dlzoo train"
-    args = parser.parse_args(list(arguments))
+    args = parser.parse_intermixed_args(list(arguments))  # flags may stand between the overrides
     if args.experimental_rerun:  # Hydra would read a pickle
         raise UnsafeError("a config is not read from a pickle", where="--experimental-rerun", fix="dlzoo resume RUN")
     if args.config_name or args.config_path:

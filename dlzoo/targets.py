@@ -15,6 +15,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import types
@@ -59,6 +60,21 @@ def allowed(packages: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         _allowed[:] = before
+
+
+def named(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Takes `--allow PACKAGE` out of a command line: the other words, and the packages, which may lie in the current folder."""
+    rest, packages, words = [], [], iter(words)
+    for word in words:
+        if word == "--allow":
+            packages.append(next(words, ""))
+        elif word.startswith("--allow="):
+            packages.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    if packages and "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # the last place: nothing there takes the name of a package that is installed
+    return rest, packages
 
 
 def flags() -> list[str]:
