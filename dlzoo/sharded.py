@@ -4,9 +4,12 @@ Both engines keep some of it as pickles and load those with pickle itself. Here 
 which only build numbers, shapes and tensors; any other name is refused.
 """
 
+import contextlib
 import io
+import os
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.checkpoint import FileSystemReader
 
-__all__ = ["fsdp_reader", "kind", "read", "safe_planner", "trust_deepspeed", "world_size"]
+__all__ = ["damage", "fsdp_reader", "kind", "read", "safe_planner", "trust_deepspeed", "world_size"]
 
 # what the index of FSDP2's folder is made of
 INDEX = {
@@ -50,8 +53,12 @@ def kind(path: Path) -> str:
     return "deepspeed" if any(path.glob("*/*model_states.pt")) else ""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, weights: bool = True) -> dict[str, Any]:
     """A folder as if it were one file: whole tensors under `state_dict`, on the CPU, and all else that was saved beside them.
+
+    Args:
+        path: the folder.
+        weights: put the shares together; otherwise `state_dict` is empty.
 
     Raises:
         CheckpointError: it is no such folder, or damaged.
@@ -62,7 +69,7 @@ def read(path: Path) -> dict[str, Any]:
     if not found:
         raise CheckpointError(f"{path.name} is a folder and no checkpoint", where=str(path), fix="another one beside it")
     try:
-        return _fsdp(path) if found == "fsdp" else _deepspeed(path)
+        return _fsdp(path, weights) if found == "fsdp" else _deepspeed(path, weights)
     except (CheckpointError, UnsafeError, ConfigError):
         raise
     except Exception as error:  # the engines raise what the damage happens to cause
@@ -70,6 +77,29 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path.name} can not be read: {reason}", where=str(path), fix="another checkpoint beside it"
         ) from error
+
+
+def damage(path: Path) -> str:
+    """What is missing in a folder of shares, in words; "" where every share is as long as it has to be."""
+    if kind(path) == "fsdp":
+        try:
+            stored = fsdp_reader(path).read_metadata().storage_data.values()
+        except (UnsafeError, ImportError):
+            raise
+        except Exception as error:  # a damaged pickle can raise almost anything
+            return f".metadata: {type(error).__name__}"
+        ends: dict[str, int] = {}
+        for part in stored:
+            ends[part.relative_path] = max(ends.get(part.relative_path, 0), part.offset + part.length)
+        short = (name for name, end in sorted(ends.items()) if not _reaches(path / name, end))
+        return next((f"{name} is missing or cut short" for name in short), "")
+    if kind(path) == "deepspeed":
+        return "" if 0 < _ranks(path) == world_size(path) else "the share of a rank is missing"
+    return "it is a folder and no checkpoint"
+
+
+def _reaches(file: Path, end: int) -> bool:
+    return file.is_file() and file.stat().st_size >= end
 
 
 # --- FSDP2: torch.distributed.checkpoint
@@ -110,7 +140,7 @@ def safe_planner() -> Any:
     return Planner()
 
 
-def _fsdp(path: Path) -> dict[str, Any]:
+def _fsdp(path: Path, weights: bool) -> dict[str, Any]:
     import torch
     from torch.distributed.checkpoint import load
 
@@ -119,9 +149,12 @@ def _fsdp(path: Path) -> dict[str, Any]:
     whole: dict[str, Tensor] = {
         name.removeprefix("state_dict."): torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in entries.items()
-        if name.startswith("state_dict.") and hasattr(entry, "size")
+        if weights and name.startswith("state_dict.") and hasattr(entry, "size")
     }
-    load({"state_dict": whole}, storage_reader=reader, planner=safe_planner(), no_dist=True)
+    if weights:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process.*")
+            load({"state_dict": whole}, storage_reader=reader, planner=safe_planner(), no_dist=True)
     return {**torch.load(path / "meta.pt", map_location="cpu", weights_only=True), "state_dict": whole}
 
 
@@ -154,6 +187,8 @@ def trust_deepspeed() -> None:
 
     import torch
 
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it says on the screen that it found no other
     try:
         torch.serialization.add_safe_globals([getattr(importlib.import_module(module), name) for module, name in DEEPSPEED])
     except ModuleNotFoundError as error:
@@ -169,7 +204,16 @@ def world_size(path: Path) -> int:
     return len(list(path.glob("*/*optim_states.pt")))
 
 
-def _deepspeed(path: Path) -> dict[str, Any]:
+def _ranks(path: Path) -> int:
+    """How many processes there were, as one of them noted."""
+    import torch
+
+    trust_deepspeed()
+    file = next(iter(sorted(path.glob("*/*model_states.pt"))))
+    return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["dp_world_size"])
+
+
+def _deepspeed(path: Path, weights: bool) -> dict[str, Any]:
     import torch
 
     trust_deepspeed()
@@ -179,8 +223,6 @@ def _deepspeed(path: Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         if first is None and file.name.endswith("model_states.pt"):
             first = content
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
     own = {
         "module",
         "buffer_names",
@@ -191,5 +233,11 @@ def _deepspeed(path: Path) -> dict[str, Any]:
         "frozen_param_fragments",
     }
     rest = {key: value for key, value in first.items() if key not in own}
-    weights = get_fp32_state_dict_from_zero_checkpoint(str(path), tag=files[0].parent.name)
-    return {**rest, "state_dict": {key: value.clone() for key, value in weights.items()}}
+    if not weights:
+        return {**rest, "state_dict": {}}
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    # it prints its progress
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        whole = get_fp32_state_dict_from_zero_checkpoint(str(path), tag=files[0].parent.name)
+    return {**rest, "state_dict": {key: value.clone() for key, value in whole.items()}}

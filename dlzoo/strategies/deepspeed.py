@@ -111,8 +111,13 @@ class DeepSpeed(DeepSpeedStrategy):
                 where=str(path),
                 fix="the trainer that wrote it",
             )
+        if self.lightning_module.trainer.state.fn != "fit" and self.zero_stage_3:
+            # for inference DeepSpeed has no way of its own from shares to shares
+            content = sharded.read(path, weights=self.is_global_zero)
+            self._restore_zero_state(content, strict=True)
+            return content
         wrote = sharded.world_size(path)
-        if wrote != self.world_size and self.lightning_module.trainer.state.fn == "fit":
+        if self.lightning_module.trainer.state.fn == "fit" and wrote != self.world_size:
             raise CheckpointError(
                 f"{path.name} was written by {wrote} processes, and ZeRO goes on with as many; here are {self.world_size}",
                 where=str(path),
