@@ -3,9 +3,9 @@
     python scripts/kill_test.py                      20 kills in each of the three set-ups
     python scripts/kill_test.py --kills 2 digits     fewer, of one
 
-A kill is SIGKILL from inside the process once a random step is done, up to three in one run. Compared are all losses and metrics in
-metrics.csv by their hexadecimal form, and the SHA-256 of the final weights, optimizer state and averaged weights. CIFAR-10 is read from
-DLZOO_DATA. The exit code is 1 where anything differs.
+A kill is SIGKILL from inside the process once a random step is done, up to three in one run. Compared are all losses and
+metrics in metrics.csv by their hexadecimal form, and the SHA-256 of the final weights, optimizer state and averaged weights.
+CIFAR-10 is read from DLZOO_DATA. The exit code is 1 where anything differs.
 """
 
 import argparse

@@ -251,7 +251,7 @@ def test_two_epochs_and_two_more_are_four(tmp_path):
     whole = _train(*constant, "trainer.max_epochs=4", f"run_dir={tmp_path}/whole")
     half = _train(*constant, "trainer.max_epochs=2", f"run_dir={tmp_path}/half")
     assert not _same(_weights(whole), _weights(half))
-    from dlzoo.run import resume
+    from dlzoo.run import go_on as resume
 
     resumed = resume(rundir.find(half.dir), ["trainer.max_epochs=4"])
     assert resumed.dir == half.dir
@@ -293,7 +293,7 @@ def test_two_epochs_and_two_more_are_four(tmp_path):
 
 
 def test_a_run_may_start_from_anothers_checkpoint(run, tmp_path):
-    other = _train(f"ckpt_path={run.checkpoint('last')}", "trainer.max_epochs=3", f"run_dir={tmp_path}/other")
+    other = _train(f"ckpt_path={run.checkpoint('last')}", "seed=3", "trainer.max_epochs=3", f"run_dir={tmp_path}/other")
     assert other.dir == tmp_path / "other" and other.summary["epochs"] == 3 and other.summary["steps"] == 15
     assert run.summary["epochs"] == 2
 
@@ -443,7 +443,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, batches):
 def test_steps_limit_a_run_too(tmp_path):
     run = _train("trainer.max_epochs=-1", "trainer.max_steps=3", "test=false", f"run_dir={tmp_path}/run")
     assert run.summary["steps"] == 3 and run.summary["status"] == "finished"
-    from dlzoo.run import resume
+    from dlzoo.run import go_on as resume
 
     assert resume(run, ["trainer.max_steps=6"]).summary["steps"] == 6
 

@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -223,9 +224,8 @@ def test_row_07_too_little_space_is_told_before_the_first_epoch(server, tmp_path
         pytest.skip("needs to be root and to make a mount namespace")
     (tmp_path / "small").mkdir()
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    import sys
-
-    command = f"mount -t tmpfs -o size=2m none {tmp_path}/small && exec {sys.executable} -m dlzoo train trainer=cpu run_dir={tmp_path}/small/run"
+    small = tmp_path / "small"
+    command = f"mount -t tmpfs -o size=2m none {small} && exec {sys.executable} -m dlzoo train trainer=cpu run_dir={small}/run"
     done = subprocess.run(["unshare", "-m", "sh", "-c", command], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 7, done.stderr
     assert "do not fit" in done.stderr and "epoch 1/" not in done.stdout and "Traceback" not in done.stderr

@@ -252,13 +252,15 @@ def on_train_batch_start(self, trainer, task, batch, index):
 
 FiniteLoss.on_train_batch_start = on_train_batch_start
 tiny = ["trainer=cpu", "model=mlp", "model.hidden=[8]", "test=false", "trainer.limit_val_batches=0"]
-long = [*tiny, "trainer.max_epochs=-1", "trainer.max_steps=5000", "trainer.log_every_n_steps=500", f"run_dir={sys.argv[1]}/long"]
+long = [*tiny, "trainer.max_epochs=-1", "trainer.max_steps=5000", "trainer.log_every_n_steps=500"]
+long += [f"run_dir={sys.argv[1]}/long"]
 dlzoo.train(dlzoo.compose(*long))
 growth = seen[4900] - seen[1000]
 assert growth < 20, f"{growth:.1f} MB"
 counts = []
 for number in range(12):
-    dlzoo.train(dlzoo.compose(*tiny, "trainer.max_epochs=1", "trainer.limit_train_batches=2", f"run_dir={sys.argv[1]}/{number}"))
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", f"run_dir={sys.argv[1]}/{number}"]
+    dlzoo.train(dlzoo.compose(*tiny, *short))
     gc.collect()
     counts.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
 assert max(counts[-1][0] - counts[1][0], counts[-1][1] - counts[1][1]) <= 2, counts
