@@ -137,6 +137,15 @@ def wandb(run_dir: str, project: str, name: str, tags: list[str], timeout: float
     import wandb as client
     from lightning.pytorch.loggers import WandbLogger
 
+    class Marked(WandbLogger):
+        """Says of a run that did not finish that it failed; of itself it would be shown as finished."""
+
+        @rank_zero_only
+        def finalize(self, status: str) -> None:
+            super().finalize(status)
+            if status == "failed":
+                self.experiment.finish(exit_code=1)
+
     def start(offline: bool) -> Logger:
         if rank_zero_only.rank != 0:
             return WandbLogger(project=project, save_dir=run_dir, offline=offline)
@@ -148,7 +157,7 @@ def wandb(run_dir: str, project: str, name: str, tags: list[str], timeout: float
             mode="offline" if offline else "online",
             settings=client.Settings(init_timeout=timeout, silent=True, console="off"),
         )
-        return WandbLogger(experiment=run, save_dir=run_dir)
+        return Marked(experiment=run, save_dir=run_dir)
 
     if os.environ.get("WANDB_MODE") == "offline" or not _has_account():
         log.info("wandb: no account here, so the run is kept offline; later: wandb sync %s/wandb/offline-run-*", run_dir)
