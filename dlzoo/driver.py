@@ -8,6 +8,7 @@ import contextlib
 import os
 import platform
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from dlzoo import jobs, rundir, signals
 from dlzoo.jobs import Job
+from dlzoo.locks import lock_holder
 
 __all__ = ["Record", "Source", "Worker", "drive", "place", "taken"]
 
@@ -60,6 +62,7 @@ class Source(Protocol):
     metric: str
     mode: str
     total: int
+    watches: bool  # whether it wants to know of each validation
 
     def claim(self, worker: str) -> Record | None: ...
     def report(self, record: Record, step: int, value: float) -> bool: ...
@@ -122,6 +125,8 @@ def place(folder: Path, number: int, before: str | None) -> str:
     """The directory for a job: that of its run, if it was begun before, else a new one."""
     if before and (Path(before) / "config.yaml").is_file():
         return before
+    if before and not lock_holder(Path(before)):
+        shutil.rmtree(before, ignore_errors=True)  # killed before it was a run
     return str(rundir.mkdir_new(folder / f"{number:03d}"))
 
 
@@ -141,8 +146,9 @@ class _Running:
     record: Record
     job: Job
     before: float  # seconds that an earlier process of it has taken
-    reported: int = 0
+    values: list[float] = field(default_factory=list)  # that were reported
     hopeless: bool = False
+    next: float = 0.0  # when its numbers are read again
 
 
 def drive(
@@ -201,12 +207,8 @@ def _look(one: _Running, source: Source) -> bool:
     """Reports what a job has measured, and records its end; whether it has ended."""
     record, job = one.record, one.job
     code = job.poll()
-    values = jobs.measured(job.run_dir, source.metric)
-    for step, value in enumerate(values[one.reported :], one.reported + 1):
-        if source.report(record, step, value) and code is None and not one.hopeless:
-            one.hopeless = True
-            job.stop(PRUNING)
-    one.reported = len(values)
+    if source.watches and (code is not None or time.monotonic() >= one.next):
+        _report(one, source, stoppable=code is None)
     if code is None:
         return False
     record.seconds = round(one.before + job.seconds, 1)
@@ -214,14 +216,27 @@ def _look(one: _Running, source: Source) -> bool:
         record.status = "finished"
         taken(record, source.metric, source.mode)
     elif one.hopeless:
-        record.status, record.value = "pruned", values[-1]
+        record.status, record.value = "pruned", one.values[-1]
     elif code in jobs.STOPPED and _told_soon():
         record.status = "interrupted"
     else:
         record.status, record.reason = "failed", job.reason()
     source.finish(record)
-    _say(record, source, _ending(record, source, one.reported), [])
+    _say(record, source, _ending(record, source, len(one.values)), [])
     return True
+
+
+def _report(one: _Running, source: Source, stoppable: bool) -> None:
+    """Reports the validations that are new, and asks the job to stop if they leave no hope."""
+    since = time.monotonic()
+    found = jobs.measured(one.job.run_dir, source.metric)
+    for value in found[len(one.values) :]:
+        one.values.append(value)
+        if source.report(one.record, len(one.values), value) and stoppable and not one.hopeless:
+            one.hopeless = True
+            one.job.stop(PRUNING)
+    # a long table takes time to read: a twentieth of it at most
+    one.next = (now := time.monotonic()) + 20 * (now - since)
 
 
 def _told_soon(seconds: float = 1.0) -> bool:

@@ -22,6 +22,8 @@ class Grid:
         mode: "min" or "max": which way is better.
     """
 
+    watches = False  # each job was asked for: none is stopped
+
     def __init__(self, folder: Path, metric: str, mode: str) -> None:
         self.folder, self.metric, self.mode = folder, metric, mode
         self.file = folder / "jobs.json"
@@ -64,7 +66,7 @@ class Grid:
         return None
 
     def report(self, record: Record, step: int, value: float) -> bool:
-        """Never stops a job: each was asked for."""
+        """Never stops a job."""
         return False
 
     def finish(self, record: Record) -> None:

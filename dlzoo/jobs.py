@@ -125,9 +125,14 @@ def follow_parent() -> None:
 
 def measured(run_dir: Path, metric: str) -> list[float]:
     """The values of a metric so far, one for each time that it was measured."""
+    path = run_dir / "metrics.csv"
     try:
-        return read_metrics(run_dir / "metrics.csv").get(metric, ([], []))[1]
-    except (OSError, ValueError, KeyError):  # the file is being written: it will be read again
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # its last row is being written
+                return []
+        return read_metrics(path).get(metric, ([], []))[1]
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or being written: it will be read again
         return []
 
 

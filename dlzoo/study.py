@@ -73,6 +73,8 @@ class Search:
         warmup: validations of a trial before it may be stopped.
     """
 
+    watches = True
+
     def __init__(
         self,
         folder: Path,

@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 
 from dlzoo import config, driver, jobs, rundir, schema, tally
-from dlzoo.errors import ConfigError, SweepError
+from dlzoo.errors import ConfigError, SweepError, suggest
 from dlzoo.mistakes import key_of
 from dlzoo.signals import Stopped
 
@@ -88,8 +88,9 @@ class Plan:
         try:
             return Plan(**yaml.safe_load((folder / FILE).read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            known = sorted(str(path.parent) for path in folder.parent.glob(f"*/{FILE}"))
-            fix = f"one of {', '.join(known[-3:])}" if known else "dlzoo sweep --help"
+            near = {path.parent for place in (folder, folder.parent, Path("runs/sweeps")) for path in place.glob(f"*/{FILE}")}
+            known = sorted(map(str, near))
+            fix = suggest(str(folder), known) or (f"one of {', '.join(known[-3:])}" if known else "dlzoo sweep --help")
             raise ConfigError(f"{folder} is not the folder of a sweep", where=str(folder), fix=fix) from error
 
 

@@ -74,8 +74,9 @@ def text(folder: Path, records: Sequence[Record], metric: str, mode: str, shared
         lines += ["", f"best{spread}: #{top.number}, {metric} {_number(top.value)}"]
         lines += [f"train again  {me} train {train}"]
         lines += [f"evaluate     {me} evaluate {shlex.quote(str(top.run_dir))}"]
-    undone = [record for record in records if record.status not in ("finished", "pruned", "failed")]
-    if undone:
+    if elsewhere := [f"#{record.number}" for record in records if record.status == "running"]:
+        lines.append(f"another driver still has {', '.join(elsewhere)}")
+    if any(record.status in ("waiting", "interrupted") for record in records):
         lines.append(f"go on        {me} sweep {where}")
     elif searched:
         lines.append(f"more trials  {me} sweep {where} hparams_search.n_trials={2 * len(records)}")

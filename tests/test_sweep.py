@@ -373,7 +373,7 @@ REAL = "import sys; from dlzoo import cli; sys.exit(cli.main(sys.argv[1:]))"
 
 @pytest.mark.slow
 def test_a_real_search_killed_after_three_of_eight(tmp_path):
-    words = (*SEARCH, *TINY)
+    words = (*SEARCH, *TINY, "hparams_search.pruner=none")
     folder = tmp_path / "runs" / "sweeps" / "plain"
     driver = Driver(*words, cwd=tmp_path, door=REAL)
     driver.until("#3 of 8  val/loss")
@@ -420,3 +420,20 @@ def test_a_grid_of_trainings_on_two_processes_each(tmp_path):
         summary = json.loads((tmp_path / job["run_dir"] / "summary.json").read_text())
         assert summary["devices"] == 2 and summary["seed"] == number
     assert found[0]["value"] != found[1]["value"] and len(list((tmp_path / "runs").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_wandb_is_told_of_a_run_that_failed(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    from dlzoo.callbacks import loggers
+
+    ends = []
+    for status in ("success", "failed"):
+        logger = loggers.wandb(str(tmp_path), "dlzoo", status, [])
+        real = logger.experiment.finish
+        monkeypatch.setattr(
+            logger.experiment, "finish", lambda exit_code=None, real=real: (ends.append(exit_code), real(exit_code))
+        )
+        logger.finalize(status)
+        real()
+    assert ends == [1]
