@@ -101,6 +101,8 @@ class Checkpoints(Checkpoint):
         checkpoint["random"] = _of_all_ranks(state)
 
     def on_load_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":  # the test of the best weights: the rows that came after them stay
+            return
         self._found["random"] = checkpoint.get("random")
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger) and trainer.is_global_zero:
