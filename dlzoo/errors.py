@@ -24,7 +24,7 @@ code  meaning                                                    class
 import argparse
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 
@@ -102,22 +102,30 @@ class UnsafeError(DlzooError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The known names nearest to `name`, as words for a message: "did you mean 'lr'?", or "" where none is near.
+    """The known names nearest to `name`, as words for a message: "did you mean 'lr'?", or "" where none is near."""
+    return did_you_mean(nearest(name, known))
 
-    Names one or two edits away come first, then those whose last part is the same (optimizer.max_epochs for
-    trainer.max_epochs), then those that look alike.
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """At most three names as a question; "" for none."""
+    return f"did you mean {' or '.join(map(repr, names[:3]))}?" if names else ""
+
+
+def nearest(name: str, known: Iterable[str], alike: bool = True) -> list[str]:
+    """The known names one or two edits away; else those whose last part is the same (optimizer.max_epochs for
+    trainer.max_epochs); else, if `alike`, those that look alike.
     """
     wanted, names = name.lower(), list(dict.fromkeys(known))
     limit = 1 if len(wanted) < 5 else 2
     near = sorted((edits, other) for other in names if (edits := _edits(wanted, other.lower(), limit)) <= limit)
-    found = [other for edits, other in near if edits == near[0][0]]
-    if not found:
-        leaf = wanted.rpartition(".")[2]
-        found = [other for other in names if other.lower().rpartition(".")[2] == leaf]
-    if not found:
-        lowered = {other.lower(): other for other in names}
-        found = [lowered[match] for match in difflib.get_close_matches(wanted, lowered, n=3, cutoff=0.6)]
-    return f"did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
+    if near:
+        return [other for edits, other in near if edits == near[0][0]]
+    leaf = wanted.rpartition(".")[2]
+    same = [other for other in names if other.lower().rpartition(".")[2] == leaf]
+    if same or not alike:
+        return same
+    lowered = {other.lower(): other for other in names}
+    return [lowered[match] for match in difflib.get_close_matches(wanted, lowered, n=3, cutoff=0.6)]
 
 
 def _edits(one: str, other: str, limit: int) -> int:

@@ -13,20 +13,11 @@ from typing import Any
 from yaml import YAMLError
 
 from dlzoo import schema, zoo
-from dlzoo.errors import ConfigError, DlzooError, UnsafeError, suggest
+from dlzoo.errors import ConfigError, DlzooError, UnsafeError, did_you_mean, nearest, suggest
 
 GROUPS = (
-    "model",
-    "data",
-    "task",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "callbacks",
-    "logger",
-    "experiment",
-    "debug",
-    "hparams_search",
+    *("model", "data", "task", "optimizer", "scheduler", "trainer"),
+    *("callbacks", "logger", "experiment", "debug", "hparams_search"),
 )
 
 Composed = Callable[[list[str]], Mapping[str, Any]]  # overrides -> the config that they compose to
@@ -45,7 +36,7 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: str | Path |
     if isinstance(error, YAMLError):
         return bad_yaml(error, "a config file")
     if match := re.search(r"Could not (?:find|load) '([\w./-]+)/([^'/]+)'", text):
-        return _unknown_choice(*match.groups(), text, overrides, config_dir)
+        return _unknown_choice(*match.groups(), overrides, config_dir)
     if match := re.search(r"Could not (?:override|append to) '([^'=]+)|Key '([^']+)' is not in struct", text):
         return _unknown_key(match[1] or match[2], overrides, composed)
     if match := re.search(r"Could not delete[^.]*\. '([^'=]+)' does not exist", text):
@@ -80,13 +71,12 @@ def bad_yaml(error: Exception, where: str) -> DlzooError:
     return ConfigError(f"no YAML: {problem}", where=place, fix="put that line right; text with a colon in it goes in quotes")
 
 
-def _unknown_choice(group: str, name: str, text: str, overrides: Sequence[str], config_dir: str | Path | None) -> ConfigError:
+def _unknown_choice(group: str, name: str, overrides: Sequence[str], config_dir: str | Path | None) -> ConfigError:
     known = zoo.list_configs(group, extra=config_dir) or zoo.list_configs(group.split("/")[0], extra=config_dir)
     several = f"{group} can be: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
     where = override_of(group.split("/")[0], overrides)
-    if where == group and (match := re.search(r"In '([^']+)'", text)):  # chosen by a file, not on the command line
-        files = [folder / f"{match[1]}.yaml" for folder in zoo.config_dirs(config_dir)]
-        where = next((os.path.relpath(path) for path in files if path.is_file()), where)
+    if "=" not in where:  # chosen by a file, not on the command line
+        where = _line_of(rf"\b{re.escape(group.split('/')[0])}\b.*\b{re.escape(name)}\b", config_dir) or where
     return ConfigError(f"there is no {group} {name!r}", where=where, fix=suggest(name, known) or several)
 
 
@@ -116,10 +106,13 @@ def _unknown_key(key: str, overrides: Sequence[str], composed: Composed) -> Conf
 
 
 def _nearest(key: str, parent: str, here: Sequence[str], known: Sequence[str]) -> str:
-    """A sibling one slip away; else the same, segment by segment, anywhere in the config."""
-    leaf = key.rpartition(".")[2]
-    siblings = [f"{parent}.{name}" for name in here] if parent else []
-    return suggest(key, [*siblings, *known]) or suggest(leaf, {name.rpartition(".")[2] for name in known})
+    """One slip away, or the same name elsewhere; else what looks alike beside it, or anywhere if its place is not known."""
+    found = nearest(key, [*(f"{parent}.{name}" for name in here if parent), *known], alike=False)
+    if not found and here and parent:
+        found = [f"{parent}.{name}" for name in nearest(key.rpartition(".")[2], here)]
+    elif not found:
+        found = nearest(key, known) or nearest(key.rpartition(".")[2], {name.rpartition(".")[2] for name in known})
+    return did_you_mean(found)
 
 
 def config_keys(node: Any, prefix: str = "") -> list[str]:
@@ -158,6 +151,15 @@ def origin(key: str, overrides: Sequence[str], config_dir: str | Path | None) ->
                     if leaf.match(line):
                         return f"{key}, {os.path.relpath(path)} line {number}"
     return key
+
+
+def _line_of(pattern: str, config_dir: str | Path | None) -> str:
+    """The first line of the configs, the user's first, that a pattern is found in."""
+    for path in (path for folder in zoo.config_dirs(config_dir) for path in sorted(folder.rglob("*.yaml"))):
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if re.search(pattern, line) and not line.lstrip().startswith("#"):
+                return f"{os.path.relpath(path)} line {number}"
+    return ""
 
 
 def first_line(error: BaseException | None) -> str:

@@ -306,7 +306,7 @@ def test_a_wrong_key_through_the_whole_of_hydra(override, right):
         ("model=ResNet50", "resnet50"),
         ("data=cifar1O", "cifar10"),
         ("data=mnst", "mnist"),
-        ("optimizer=adam", "adamw"),
+        ("optimizer=adamww", "adamw"),
         ("scheduler=onecycle", "one_cycle"),
         ("trainer=cpu_fats", "cpu_fast"),
         ("logger=csvv", "csv"),
