@@ -145,7 +145,8 @@ def quoted(value: str) -> str:
     """A text as the value of an override: as it is, or in quotes where Hydra's grammar has a meaning for one of its signs."""
     if re.fullmatch(r"[\w./:+@%-]+", value):
         return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # a backslash is one of its signs only where a quote follows it
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value) + "'"
 
 
 def _wait_for(run_dir: Path, seconds: float = GRACE) -> None:

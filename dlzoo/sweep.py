@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 
 from dlzoo import config, driver, jobs, rundir, schema, tally
 from dlzoo.errors import ConfigError, SweepError, suggest
+from dlzoo.grid import Grid
 from dlzoo.mistakes import key_of
 from dlzoo.signals import Stopped
 
@@ -121,7 +122,7 @@ def go_on(folder: Path, overrides: Sequence[str] = ()) -> tuple[Path, Plan]:
     if plan.space is None:
         if overrides:
             raise ConfigError("the jobs of a grid are fixed", where=overrides[0], fix=f"dlzoo sweep {folder}")
-        _grid_source(folder, plan).retry()
+        Grid(folder, plan.metric, plan.mode).retry()
         return folder, plan
     for word in overrides:
         key, _, value = word.partition("=")
@@ -150,7 +151,7 @@ def run(folder: Path, plan: Plan, workers: int | None = None, command: Sequence[
         SweepError: some of the jobs failed.
         Stopped: it was asked to stop; its jobs have saved.
     """
-    source = _grid_source(folder, plan) if plan.space is None else _search_source(folder, plan)
+    source = Grid(folder, plan.metric, plan.mode) if plan.space is None else _search_source(folder, plan)
     done = sum(record.status in driver.DONE for record in source.records())
     kind = "jobs" if plan.space is None else "trials"
     print(f"{folder}: {source.total} {kind}, {done} done, {plan.metric} {plan.mode}", flush=True)
@@ -192,20 +193,14 @@ def _grid(overrides: Sequence[str], config_dir: str | None) -> tuple[Path, Plan]
         try:
             composed = config.compose(*shared, *words, config_dir=config_dir)
         except ConfigError as error:
-            error.what = f"job {number} of {len(own)}: {error.what}"
-            raise ConfigError(error.what, where=error.where, safe="nothing was run", fix=error.fix) from error
-    plan = Plan(shared, composed.optimized_metric, composed.optimized_mode, int(composed.seed), config_dir, _named(composed))
+            what = f"job {number} of {len(own)}: {error.what}"
+            raise ConfigError(what, where=error.where, safe="nothing was run", fix=error.fix) from error
+    plan = _plan(shared, composed, config_dir)
     sweeps = Path(str(composed.runs_dir)) / "sweeps"
     folder = rundir.mkdir_new(sweeps / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     plan.store(folder)
-    _grid_source(folder, plan).create(own)
+    Grid(folder, plan.metric, plan.mode).create(own)
     return folder, plan
-
-
-def _grid_source(folder: Path, plan: Plan) -> Any:
-    from dlzoo.grid import Grid
-
-    return Grid(folder, plan.metric, plan.mode)
 
 
 # --- a search
@@ -240,7 +235,7 @@ def _search(overrides: Sequence[str], config_dir: str | None) -> tuple[Path, Pla
             where=metric,
             fix="optimized_metric=val/loss",
         )
-    plan = Plan(shared, metric, composed.optimized_mode, int(composed.seed), config_dir, _named(composed), space, options)
+    plan = _plan(shared, composed, config_dir, space=space, options=options)
     folder = Path(str(composed.runs_dir)) / "sweeps" / options["name"]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
@@ -311,12 +306,14 @@ def _space(one: Override) -> dict[str, Any]:
     )
 
 
+def _plan(shared: list[str], composed: Any, config_dir: str | None, **more: Any) -> Plan:
+    named = "logger.wandb.name" if "wandb" in composed.logger else None
+    metric, mode = str(composed.optimized_metric), str(composed.optimized_mode)
+    return Plan(shared, metric, mode, int(composed.seed), config_dir, named, **more)
+
+
 def _parse(overrides: Sequence[str], config_dir: str | None) -> list[Override]:
     return OverridesParser.create(config_loader=config.loader(config_dir)).parse_overrides(list(overrides))
-
-
-def _named(composed: Any) -> str | None:
-    return "logger.wandb.name" if "wandb" in composed.logger else None
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -18,8 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from dlzoo import cli, sweep
+from dlzoo import cli, driver, jobs, sweep
+from dlzoo.driver import Worker
 from dlzoo.errors import ConfigError
+from dlzoo.grid import Grid
+from dlzoo.jobs import Job
 
 pytest.importorskip("optuna", reason="the extra sweep is not installed")
 
@@ -363,6 +366,103 @@ def test_the_command_line_narrows_a_search(tmp_path, monkeypatch):
     assert "optimizer.lr" not in plan.space and plan.space["optimizer.momentum"] == {"choices": ["0.8", "0.9"]}
     assert "optimizer.lr=0.1" in plan.overrides and "trainer.max_epochs=2" in plan.overrides
     assert "trainer.max_epochs=8" not in plan.overrides
+
+
+# --- the pieces
+
+
+def _finished(folder, *values):
+    """What a run leaves that came to its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text("name: fake\n")
+    (folder / "metrics.csv").write_text(
+        "step,val/loss\n" + "".join(f"{step},{value}\n" for step, value in enumerate(values, 1))
+    )
+    (folder / "summary.json").write_text(json.dumps({"status": "finished", "metrics": {"val/loss": values[-1]}}))
+
+
+def _search(folder, total=3):
+    from dlzoo.study import Search
+
+    return Search(folder, "val/loss", "min", {"lr": {"low": 1e-3, "high": 1.0, "log": True}}, total, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["grid", "search"])
+def test_a_run_that_finished_after_its_driver_was_gone_counts(tmp_path, kind):
+    source = _search(tmp_path) if kind == "search" else Grid(tmp_path, "val/loss", "min")
+    if kind == "grid":
+        source.create([["lr=0.1"], ["lr=0.2"]])
+    first = source.claim("host-0")  # no such driver is alive
+    _finished(Path(first.run_dir), 0.5, 0.25, 0.75)
+    second = source.claim("host-0")
+    assert (first.number, second.number) == (1, 2)
+    kept = source.records()[0]
+    assert (kept.status, kept.value, kept.metrics) == ("finished", 0.25, {"val/loss": 0.75}), "the best of its validations"
+    third = source.claim("host-0")
+    assert third.number == 2 and third.overrides == second.overrides, "its driver is gone, and nothing came of it"
+
+
+def test_the_number_of_trials_counts_what_runs_elsewhere(tmp_path):
+    one, other = _search(tmp_path), _search(tmp_path)
+    with Worker(tmp_path) as worker:
+        found = [source.claim(worker.name) for source in (one, other, one, other)]
+    assert [record and record.number for record in found] == [1, 2, 3, None]
+    assert len({record.overrides[0] for record in found[:3]}) == 3
+
+
+def test_a_run_without_the_metric_is_a_failed_trial(tmp_path):
+    source = _search(tmp_path)
+    record = source.claim("host-0")
+    record.status = "finished"
+    source.finish(record)
+    assert [(found.status, found.reason) for found in source.records()] == [("failed", "val/loss was never measured")]
+
+
+def test_a_driver_on_another_machine_is_held_to_be_gone_when_it_is_silent(tmp_path):
+    (tmp_path / "workers").mkdir()
+    sign = tmp_path / "workers" / "another-machine-17"
+    sign.touch()
+    assert driver.alive(tmp_path, sign.name)
+    os.utime(sign, (time.time() - 1000,) * 2)
+    assert not driver.alive(tmp_path, sign.name) and not driver.alive(tmp_path, "") and not driver.alive(tmp_path, "a-1")
+    with Worker(tmp_path) as worker:
+        assert driver.alive(tmp_path, worker.name) and driver.others(tmp_path, worker.name) == []
+        (tmp_path / "workers" / worker.name).touch()
+    assert not driver.alive(tmp_path, worker.name)
+
+
+def test_a_job_that_will_not_stop_is_ended(tmp_path):
+    (tmp_path / "run").mkdir()
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    job = Job([], tmp_path / "run", tmp_path / "log", command=(sys.executable, "-c", deaf))
+    _eventually(lambda: "ready" in (tmp_path / "log").read_text())
+    job.stop(grace=0.3)
+    assert job.poll() is None
+    _eventually(lambda: job.poll() is not None)
+    assert job.poll() == -signal.SIGKILL and job.reason() == "signal SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        ("step,val/loss\n1,0.5\n2,\n3,0.25\n", [0.5, 0.25]),
+        ("step,val/loss\n1,0.5\n2,0.2", []),
+        ("", []),
+        ("step,acc\n1,0.5\n", []),
+    ],
+)
+def test_a_row_that_is_being_written_is_not_read(tmp_path, table, values):
+    assert jobs.measured(tmp_path, "val/loss") == []
+    (tmp_path / "metrics.csv").write_text(table)
+    assert jobs.measured(tmp_path, "val/loss") == values
+
+
+@pytest.mark.parametrize(
+    "value", ["runs/a b/001", "it's", "a=b,c", "plain-1.5/x_y", "back\\slash 'and' quote", "both \\'", "end \\"]
+)
+def test_quoted(value):
+    (parsed,) = sweep._parse([f"run_dir={jobs.quoted(value)}"], None)
+    assert parsed.value() == value
 
 
 # --- real trainings
