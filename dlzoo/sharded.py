@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.checkpoint import FileSystemReader
 
-__all__ = ["damage", "fsdp_reader", "kind", "read", "safe_planner", "trust_deepspeed", "world_size"]
+__all__ = ["damage", "fsdp_reader", "kind", "read", "reading", "safe_planner", "trust_deepspeed", "world_size"]
 
 # what the index of FSDP2's folder is made of
 INDEX = {
@@ -68,12 +69,36 @@ def read(path: Path, weights: bool = True) -> dict[str, Any]:
     found = kind(path)
     if not found:
         raise CheckpointError(f"{path.name} is a folder and no checkpoint", where=str(path), fix="another one beside it")
-    try:
+    with reading(path):
         return _fsdp(path, weights) if found == "fsdp" else _deepspeed(path, weights)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what the engines raise over a folder into our words.
+
+    Raises:
+        CheckpointError: it is damaged.
+        UnsafeError: it would have run something.
+    """
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
     except (CheckpointError, UnsafeError, ConfigError):
         raise
-    except Exception as error:  # the engines raise what the damage happens to cause
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    except (Exception, CheckpointException) as error:  # torch's own is no Exception; else the damage decides what comes
+        failures = list(error.failures.values()) if isinstance(error, CheckpointException) else []
+        cause = failures[0][0] if failures else error
+        text = str(cause).strip()
+        if match := re.search(r"unsupported (?:global|class|operand)[^\n]*", text, re.IGNORECASE):
+            raise UnsafeError(
+                f"{path.name} is refused: it holds more than tensors and plain values",
+                where=f"{path}: {match[0][:160]}",
+                safe="nothing in it was run",
+                fix="a checkpoint that you trust",
+            ) from error
+        reason = text.splitlines()[0][:160] if text else type(cause).__name__
         raise CheckpointError(
             f"{path.name} can not be read: {reason}", where=str(path), fix="another checkpoint beside it"
         ) from error

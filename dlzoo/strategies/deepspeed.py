@@ -124,4 +124,5 @@ class DeepSpeed(DeepSpeedStrategy):
                 safe="the checkpoint was only looked at",
                 fix=f"trainer.devices={wrote}; or the weights alone: dlzoo consolidate RUN",
             )
-        return super().load_checkpoint(path, weights_only=True)
+        with sharded.reading(path):
+            return super().load_checkpoint(path, weights_only=True)

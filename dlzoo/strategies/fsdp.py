@@ -79,7 +79,8 @@ class FSDP(ModelParallelStrategy):
                 where=str(path),
                 fix="the trainer that wrote it; its weights alone: dlzoo consolidate RUN",
             )
-        state = self._load_shares(path) if found else super().load_checkpoint(path, weights_only=True)
+        with sharded.reading(path):
+            state = self._load_shares(path) if found else super().load_checkpoint(path, weights_only=True)
         self._unfuse()  # one process may have written it
         return state
 
