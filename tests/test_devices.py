@@ -1,0 +1,174 @@
+"""One process, DDP, FSDP2 and ZeRO train the same; a rank that dies or hangs is named. On two CPU processes over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import dlzoo
+from dlzoo import zoo
+from dlzoo.config import compose
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import devices  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+TRAINERS = [name for name in devices.CPU if name != "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run by a trainer, made once: trained("fsdp_cpu", "key=value") -> its directory."""
+    made = {}
+
+    def run(trainer: str, *words: str) -> Path:
+        if trainer.startswith("deepspeed"):
+            pytest.importorskip("deepspeed")
+        if (trainer, words) not in made:
+            folder = tmp_path_factory.mktemp("runs") / "run"
+            devices.train(folder, *devices.WORDS, *words, f"trainer={trainer}")
+            made[trainer, words] = folder
+        return made[trainer, words]
+
+    return run
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_every_strategy_trains_the_same(trained, trainer):
+    """Losses within 1e-5 over 20 steps; metrics over every sample once, though no batch of 101 is shared by two evenly."""
+    one, two = trained("cpu"), trained(trainer)
+    assert json.loads((two / "summary.json").read_text())["devices"] == 2
+    found = devices.differences(one, two)
+    assert found["train/loss"] <= 1e-5 and found["val/loss"] <= 1e-5 and found["test/loss"] <= 1e-5, found
+    assert found["val/acc"] <= 1e-7 and found["test/acc"] <= 1e-7, found
+
+
+@pytest.mark.parametrize("words", [("trainer.gradient_clip_val=0.5", "trainer.precision=bf16-mixed")])
+def test_shares_clip_by_the_whole_norm_in_bf16(trained, words):
+    one, two = (devices.column(trained(trainer, *words), "train/loss") for trainer in ("cpu", "fsdp_cpu"))
+    plain = devices.column(trained("cpu"), "train/loss")
+    assert two == pytest.approx(one, rel=2e-3)  # 8 bits of mantissa
+    assert max(abs(a - b) for a, b in zip(one, plain, strict=True)) > 0.01  # it does clip
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ("fsdp_cpu", ()),
+        ("fsdp_cpu", ("trainer.strategy.save_distributed_checkpoint=true",)),
+        ("deepspeed_stage_2_cpu", ()),
+        ("deepspeed_stage_3_cpu", ()),
+    ],
+)
+def test_a_run_of_shares_consolidates_and_loads(trained, trainer, words, cli):
+    from safetensors.torch import load_file
+
+    run = trained(trainer, *words)
+    done = cli("consolidate", run)
+    assert done.returncode == 0 and "model.safetensors" in done.stdout, done.stderr
+    weights = load_file(run / "model.safetensors")
+    net, expected = dlzoo.load(run), dlzoo.load(trained("cpu"))
+    assert set(weights) == set(net.state_dict())
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+        torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_of_shares_measures_what_the_training_did(trained, cli):
+    pytest.importorskip("deepspeed")
+    run = trained("deepspeed_stage_3_cpu")
+    done = cli("evaluate", run, timeout=600)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((run / "evaluation.json").read_text())["metrics"]
+    expected = json.loads((run / "summary.json").read_text())["metrics"]
+    assert measured["test/acc"] == expected["test/acc"]
+    assert measured["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("sharded", ["false", "true"])
+def test_fsdp_goes_on_with_another_number_of_devices(trained, tmp_path, sharded, cli):
+    """Eleven steps by two processes, the rest by one: the losses of one process all the way."""
+    words = [*devices.WORDS, "scheduler=constant", f"trainer.strategy.save_distributed_checkpoint={sharded}"]
+    begun = tmp_path / "begun"
+    devices.train(begun, *words, "trainer=fsdp_cpu", "trainer.max_steps=11", "test=false")
+    done = cli("resume", begun, f"trainer.max_steps={devices.STEPS + 1}", "trainer.devices=1", "test=true", timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert devices.differences(trained("cpu", "scheduler=constant"), begun)["train/loss"] <= 1e-5
+
+
+def test_zero_refuses_another_number_of_devices(trained, cli):
+    pytest.importorskip("deepspeed")
+    done = cli("resume", trained("deepspeed_stage_2_cpu"), "trainer.max_steps=30", "trainer.devices=1", timeout=600)
+    assert done.returncode == 6, done.stderr
+    assert "written by 2 processes" in done.stderr and "trainer.devices=2" in done.stderr
+
+
+def test_torchrun_makes_one_run(trained, tmp_path):
+    words = [*devices.WORDS, "trainer=ddp_cpu", f"runs_dir={tmp_path}", "name=torchrun"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "train.py")]
+    done = subprocess.run([*command, *words], cwd=ROOT, env=devices._environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = (tmp_path / "torchrun").iterdir()
+    assert json.loads((run / "summary.json").read_text())["devices"] == 2
+    assert devices.differences(trained("cpu"), run)["train/loss"] <= 1e-5
+    assert [path.name for path in tmp_path.iterdir()] == ["torchrun"]  # what the ranks told one another is gone
+    assert done.stdout.count("evaluate  ") == 1  # one of them speaks
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "code"),
+    [
+        ("kill9@step=7:rank=1", "rank 1 died at step", 1),  # row 24
+        ("sigstop@step=7:rank=1", "rank 1 silent since step", 1),  # row 25
+        ("exception@step=7:rank=1", "rank 1 failed at step 7", 1),
+        ("kill9@step=7:rank=0", "rank 0 died at step", -9),
+    ],
+)
+def test_a_rank_that_dies_or_hangs_is_named(tmp_path, fault, words, code):
+    run, pause = tmp_path / "run", "callbacks.watchdog.silent_seconds=40"
+    command = [sys.executable, str(ROOT / "train.py"), *devices.WORDS, "trainer=ddp_cpu", f"run_dir={run}", pause]
+    environment = devices._environment() | {"DLZOO_FAULT": fault}
+    with open(tmp_path / "said", "w+") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
+        struck = None
+        while process.poll() is None or devices._processes(run):
+            rows = (run / "metrics.csv").read_text().splitlines() if (run / "metrics.csv").is_file() else []
+            if struck is None and (len(rows) >= 7 or process.poll() is not None):
+                struck = time.monotonic()
+            assert struck is None or time.monotonic() - struck < 60, devices._processes(run)
+            time.sleep(0.2)
+        said.seek(0)
+        text = said.read()
+    assert process.returncode == code and words in text, text[-2000:]
+    assert not devices._processes(run)
+
+
+def test_sync_batchnorm_is_for_gpus():
+    """Why the network of these tests has no norm: torch has no synchronised batch norm for the CPU."""
+    norm = torch.nn.SyncBatchNorm(2)
+    with pytest.raises((ValueError, RuntimeError)):
+        torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+        try:
+            norm.train()(torch.randn(4, 2))
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", [*devices.GPU, *devices.CPU, "mps", "auto", "cpu_fast"])
+def test_every_trainer_is_a_config(name):
+    """Composed and checked; a strategy of ours is a mapping that builds."""
+    config = compose(f"trainer={name}")
+    strategy = config.trainer.strategy
+    if not isinstance(strategy, str):
+        if "deepspeed" in name:
+            pytest.importorskip("deepspeed")
+        built = zoo.build(dict(strategy))
+        assert type(built).__module__.startswith("dlzoo.strategies.")
+    assert os.environ.get("DLZOO_RUN_DIR") is None
