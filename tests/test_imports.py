@@ -105,7 +105,7 @@ MAY = {
         "sweep",
         "targets",
         "tune",
-        "tune", "verbs",
+        "verbs",
         "zoo",
     },
 }

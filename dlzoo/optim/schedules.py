@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["constant", "cosine", "multistep", "one_cycle"]
+__all__ = ["constant", "cosine", "exponential", "multistep", "one_cycle"]
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
@@ -45,6 +45,22 @@ def multistep(
         total_steps,
         lambda share: _rise(share, warmup) * gamma ** sum(share >= milestone for milestone in milestones),
     )
+
+
+def exponential(optimizer: Optimizer, total_steps: int, final: float = 0.01) -> LambdaLR:
+    """Up or down by the same factor at each step.
+
+    Args:
+        optimizer: its rates are scaled.
+        total_steps: steps of the whole training.
+        final: the last rate, as a share of the optimizer's; above 1 it rises, as a range test wants it.
+
+    Raises:
+        ValueError: final is not above 0.
+    """
+    if final <= 0:
+        raise ValueError(f"final must be above 0, got {final}")
+    return _by_share(optimizer, total_steps, lambda share: final**share)
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.0) -> LambdaLR:
