@@ -18,6 +18,7 @@ WATCHED = (signal.SIGINT, signal.SIGTERM)
 
 _received: int | None = None  # the first signal that came
 _defer = False
+_listening = False
 
 
 class Stopped(BaseException):
@@ -40,24 +41,24 @@ class Stopped(BaseException):
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
     """Answers SIGTERM and Ctrl-C by `Stopped` for as long as it is open; what was there before comes back."""
-    global _received, _defer
+    global _received, _defer, _listening
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = {number: signal.getsignal(number) for number in WATCHED}
-    _received, _defer = None, False
+    _received, _defer, _listening = None, False, True
     install()
     try:
         yield
     finally:
-        _received, _defer = None, False
+        _received, _defer, _listening = None, False, False
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def install() -> None:
-    """Puts the handlers in place (again: Lightning sets its own when a fit begins)."""
-    if threading.current_thread() is threading.main_thread():
+    """Puts the handlers in place again, within `listening`: Lightning sets its own when a fit begins."""
+    if _listening and threading.current_thread() is threading.main_thread():
         for number in WATCHED:
             signal.signal(number, _handle)
 

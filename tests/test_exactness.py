@@ -1,0 +1,122 @@
+"""Each sentence of docs/reliability.md on what is exact where, beyond the fp32 runs on one CPU that tests/faults disturbs."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dlzoo
+from dlzoo import checkpoints, config
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import kill_test  # noqa: E402
+
+SHORT = (
+    "model=mlp",
+    "model.dropout=0.2",
+    "trainer.max_epochs=2",
+    "trainer.limit_train_batches=6",
+    "trainer.log_every_n_steps=1",
+)
+SAVING = ("callbacks.checkpoint.every_n_steps=4", "data.eval_batch_size=60")
+
+
+def _commands(tmp_path, fault, *words):
+    """The same training straight, and stopped by a fault and resumed: both fingerprints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "train.py"), *SHORT, *SAVING, *words]
+    found = []
+    for name, variables in (("straight", {}), ("stopped", {"DLZOO_FAULT": fault})):
+        done = subprocess.run(
+            [*command, f"run_dir={tmp_path}/{name}"], env=environment | variables, capture_output=True, text=True, timeout=200
+        )
+        if name == "stopped":
+            assert done.returncode != 0, "the fault did not happen"
+            go_on = [sys.executable, "-m", "dlzoo", "resume", f"{tmp_path}/{name}"]
+            done = subprocess.run(go_on, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+        found.append(kill_test.fingerprint(tmp_path / name))
+    return found
+
+
+@pytest.mark.slow
+def test_bf16_on_a_cpu_is_the_same_bits(tmp_path):
+    straight, resumed = _commands(tmp_path, "kill9@step=7", "trainer=cpu_fast", "model=resnet20", "~model.dropout")
+    assert straight == resumed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["sigterm@step=7:rank=0", "sigterm@step=7:rank=1", "exception@step=9"])
+def test_two_processes_go_on_as_two(tmp_path, fault):
+    """A signal to either of them stops both after the same step, and each gets its own random numbers back."""
+    straight, resumed = _commands(tmp_path, fault, "trainer=ddp_cpu")
+    assert straight == resumed
+
+
+def _fit_with_scaler(folder, resume=False):
+    """Digits in fp16 with a loss scaler, which a CPU can do, though a config may not ask for it there."""
+    from lightning.pytorch.plugins import MixedPrecision
+
+    from dlzoo.run import build
+
+    words = [*SHORT, *SAVING, "trainer=cpu", f"run_dir={folder}", "optimizer.fused=false", "data.crop_padding=1"]
+    plain = config.check(dlzoo.compose(*words))
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    task, data, trainer = build(plain)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
+    trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    newest = str(checkpoints.newest(folder / "checkpoints")) if resume else None
+    trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
+    return checkpoints.read_checkpoint(folder / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*")
+def test_fp16_with_a_scaler_is_the_same_bits(tmp_path, monkeypatch):
+    whole = _fit_with_scaler(tmp_path / "whole")
+    monkeypatch.setenv("DLZOO_FAULT", "exception@step=7")
+    with pytest.raises(RuntimeError, match="DLZOO_FAULT"):
+        _fit_with_scaler(tmp_path / "half")
+    monkeypatch.delenv("DLZOO_FAULT")
+    resumed = _fit_with_scaler(tmp_path / "half", resume=True)
+    assert whole["MixedPrecision"] == resumed["MixedPrecision"] and whole["MixedPrecision"]["scale"] != 2.0**10
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "random"):
+        assert kill_test.digest(whole[key]) == kill_test.digest(resumed[key]), key
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("words", "tolerance"), [(("trainer.deterministic=true", "trainer.precision=32"), 0.0), ((), 1e-3)])
+def test_a_gpu_goes_on(tmp_path, words, tolerance):
+    """Deterministic: the same bits. With the fastest kernels: the same batches, losses to 1e-3."""
+    variables = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        straight, resumed = _commands(tmp_path, "kill9@step=7", "trainer=gpu", *words)
+    if tolerance == 0:
+        assert straight == resumed
+    for key in (key for key in straight if key.endswith("train/loss")):
+        assert float.fromhex(resumed[key]) == pytest.approx(float.fromhex(straight[key]), rel=tolerance or 1e-12)
+
+
+def test_the_signal_that_is_only_noted_is_found_later():
+    from dlzoo import signals
+
+    with signals.listening():
+        signals.deferred(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.requested() == signal.SIGTERM
+        with pytest.raises(signals.Stopped) as caught:
+            signals.deferred(False)
+        assert caught.value.exit_code == 143
+    with signals.listening():
+        assert signals.requested() == 0
+        with pytest.raises(signals.Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
