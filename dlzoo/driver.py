@@ -7,7 +7,7 @@ lock, and a driver that is gone has left its jobs to the others.
 import contextlib
 import os
 import platform
-import shlex
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from dlzoo import jobs, rundir, signals
 from dlzoo.jobs import Job
 from dlzoo.locks import lock_holder
 
-__all__ = ["Record", "Source", "Worker", "drive", "place", "taken"]
+__all__ = ["Record", "Source", "Worker", "drive", "place", "short", "taken"]
 
 POLL = 0.2  # seconds between two looks at the jobs
 PRUNING = 15.0  # seconds for a job without hope to save and stop
@@ -54,6 +54,11 @@ class Record:
     run_dir: str | None = None
     reason: str = ""
     worker: str = ""
+
+
+def short(word: str) -> str:
+    """An override as it is read best: a number without the seventeen digits that a computer wants."""
+    return re.sub(r"(?<==)-?\d+\.\d{5,}(e[-+]?\d+)?$", lambda found: f"{float(found[0]):.4g}", word)
 
 
 class Source(Protocol):
@@ -258,5 +263,5 @@ def _ending(record: Record, source: Source, validations: int) -> str:
 
 
 def _say(record: Record, source: Source, text: str, words: Sequence[str]) -> None:
-    shown = "  " + shlex.join(record.overrides) if words and record.overrides else ""
+    shown = "  " + " ".join(map(short, record.overrides)) if words and record.overrides else ""
     print(f"#{record.number} of {source.total}  {text}{shown}", flush=True)

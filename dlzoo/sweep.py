@@ -164,7 +164,7 @@ def run(folder: Path, plan: Plan, workers: int | None = None, command: Sequence[
         raise Stopped(stopped)
     failed = [record for record in records if record.status == "failed"]
     if failed:
-        names = ", ".join(" ".join([f"#{record.number}", *record.overrides]) for record in failed[:3])
+        names = ", ".join(" ".join([f"#{record.number}", *map(driver.short, record.overrides)]) for record in failed[:3])
         raise SweepError(
             f"{len(failed)} of {source.total} failed: {names}{', ...' if len(failed) > 3 else ''}",
             where=str(folder / f"{failed[0].number:03d}.log"),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dlzoo import rundir, targets
-from dlzoo.driver import Record
+from dlzoo.driver import Record, short
 
 __all__ = ["best", "store", "text"]
 
@@ -108,9 +108,7 @@ def _plain(value: str) -> float | str:
 
 
 def _cell(value: str) -> str:
-    """A value as it is read best: not with the seventeen digits that a computer wants."""
-    number = _plain(value)
-    shown = f"{number:.4g}" if isinstance(number, float) else value
+    shown = short(f"={value}")[1:]
     return shown if len(shown) <= WIDEST else shown[: WIDEST - 3] + "..."
 
 

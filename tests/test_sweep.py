@@ -458,6 +458,20 @@ def test_a_row_that_is_being_written_is_not_read(tmp_path, table, values):
 
 
 @pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("optimizer.lr=0.017826497151386938", "optimizer.lr=0.01783"),
+        ("a=1.8924123965722247e-05", "a=1.892e-05"),
+        ("optimizer.lr=0.1", "optimizer.lr=0.1"),
+        ("seed=123456789", "seed=123456789"),
+        ("name=v1.234567x", "name=v1.234567x"),
+    ],
+)
+def test_a_number_is_short_on_the_screen(word, shown):
+    assert driver.short(word) == shown
+
+
+@pytest.mark.parametrize(
     "value", ["runs/a b/001", "it's", "a=b,c", "plain-1.5/x_y", "back\\slash 'and' quote", "both \\'", "end \\"]
 )
 def test_quoted(value):
