@@ -1,4 +1,4 @@
-"""`dlzoo doctor`: every line says ok, note or fix; a broken machine gets a line, no traceback, and nothing secret is printed."""
+"""`dlzoo doctor`: every line says ok, note or fix; what is broken gets a line, no traceback, and nothing secret is printed."""
 
 import os
 import re

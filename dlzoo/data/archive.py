@@ -4,6 +4,8 @@ Members are checked before a byte of them is written: plain files and folders on
 on their number, their size and how far they unpack. What fails a check is refused, not repaired.
 """
 
+import bz2
+import gzip
 import lzma
 import os
 import shutil
@@ -40,6 +42,8 @@ class Limits:
 
 _FREE = 16 << 20  # small archives may pack as well as they like: black images do
 _CHUNK = 1 << 20
+_LONGEST_HEADER = 1 << 20
+_IN_MEMORY = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
 
 
@@ -149,8 +153,19 @@ class _Budget:
         return UnsafeError(f"{self.archive.name} is refused: {why}.", where=str(self.archive), safe="nothing was unpacked")
 
 
+class _LongHeader(Exception):
+    """A header that tarfile would read into memory whole."""
+
+
 class _Header(tarfile.TarInfo):
     """Notes when the blocks that end an archive are read: tarfile takes one that stops anywhere for complete."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size > _LONGEST_HEADER and header.type in _IN_MEMORY:
+            raise _LongHeader(f"a header of {header.size} bytes")
+        return header
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
@@ -162,17 +177,31 @@ class _Header(tarfile.TarInfo):
 
 
 def _tar_files(archive: Path, budget: _Budget) -> Iterator[tuple[str, Iterator[bytes]]]:
-    with tarfile.open(archive, "r|*", tarinfo=_Header) as tar:  # a stream: nothing is held but the current member
-        for member in tar:
-            name = budget.name(member.name)
-            if member.isdir():
-                continue
-            file = tar.extractfile(member) if member.isreg() else None
-            if file is None:
-                raise budget.refusal(f"the member {name!r} is a link or a device")
-            yield name, budget.chunks(file)
-        if not getattr(tar, "ended", False):
-            raise EOFError("it stops before its end")
+    # a stream: nothing is held but the current member. It is unpacked here, a little at a time: tarfile unpacks all that one
+    # block of the file holds, and a block of bz2 can hold a hundred thousand times its size
+    try:
+        with _unpacked(archive) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
+            for member in tar:
+                name = budget.name(member.name)
+                if member.isdir():
+                    continue
+                file = tar.extractfile(member) if member.isreg() else None
+                if file is None:
+                    raise budget.refusal(f"the member {name!r} is a link or a device")
+                yield name, budget.chunks(file)
+            if not getattr(tar, "ended", False):
+                raise EOFError("it stops before its end")
+    except _LongHeader as error:
+        raise budget.refusal(f"it has {error}") from error
+
+
+def _unpacked(archive: Path) -> IO[bytes]:
+    with open(archive, "rb") as file:
+        start = file.read(6)
+    for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
+        if start.startswith(magic):
+            return opened(archive, "rb")
+    return open(archive, "rb")
 
 
 def _zip_files(archive: Path, budget: _Budget) -> Iterator[tuple[str, Iterator[bytes]]]:

@@ -155,7 +155,7 @@ def _transfer(url: str, part: Path, size: int | None, progress: Progress | None)
         if size is not None and total is not None and total != size:
             raise http.client.HTTPException(f"the file has {total} bytes there, expected {size}")
         with open(part, "ab" if have else "wb") as file:
-            while chunk := response.read(CHUNK):
+            while chunk := response.read1(CHUNK):  # what is there: a connection that stalls loses nothing that has come
                 file.write(chunk)
                 have += len(chunk)
                 if size is not None and have > size:

@@ -1,7 +1,10 @@
 """Archives that lie about where their files go, or how large they are, are refused; nothing is left behind."""
 
+import gzip
 import io
 import tarfile
+import tracemalloc
+import warnings
 import zipfile
 
 import pytest
@@ -131,3 +134,108 @@ def test_a_folder_with_something_in_it_is_left_alone(good, tmp_path):
     with pytest.raises(DataError, match="not empty"):
         extract(good, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_link_that_a_later_member_goes_through_is_refused(tmp_path):
+    """The classic: a link to a folder outside, then a file in that folder."""
+    path, outside = tmp_path / "bad.tar", tmp_path / "outside"
+    outside.mkdir()
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        with tarfile.open(path, "w") as tar:
+            link = tarfile.TarInfo("set/door")
+            link.type, link.linkname = kind, str(outside)
+            tar.addfile(link)
+            info = tarfile.TarInfo("set/door/evil")
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"evil"))
+        _refused(path, "link or a device")
+        assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("set/a", "set/a"), ("set/a", "set/a/b"), ("set/a/b", "set/a"), ("set/a", "set//a"), ("set/a", "./set/a")],
+)
+def test_names_that_fall_together_are_refused(tmp_path, kind, first, second):
+    """The same file twice, in other words, or a file where a folder is."""
+    path = tmp_path / f"twice.{kind}"
+    if kind == "tar":
+        with tarfile.open(path, "w") as tar:
+            for name in (first, second):
+                info = tarfile.TarInfo(name)
+                info.size = 3
+                tar.addfile(info, io.BytesIO(b"one"))
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile tells of the same name
+            _zip(path, {first: b"one"})
+            with zipfile.ZipFile(path, "a") as packed:
+                packed.writestr(second, b"two")
+    with pytest.raises((UnsafeError, DataError)) as caught:
+        extract(path, tmp_path / "out")
+    assert caught.value.exit_code in (3, 9) and not (tmp_path / "out").exists()
+    assert {entry.name for entry in tmp_path.iterdir()} == {path.name}
+
+
+def test_an_archive_in_another_name_of_itself_is_no_way_out(tmp_path):
+    """A zip whose inner header says another name than its list: what the list says is used."""
+    path = _zip(tmp_path / "bad.zip", {"set/good": b"good"})
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"set/good", b"../../ev", 1))
+    with pytest.raises((UnsafeError, DataError)):
+        extract(path, tmp_path / "in" / "out")
+    assert not list(tmp_path.rglob("ev"))
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zip"])
+def test_a_bomb_fills_no_memory_before_it_is_stopped(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(archive, "_FREE", 1 << 20)
+    path = tmp_path / "bomb"
+    zeros = {"set/zeros": bytes(128 << 20)}
+    bomb = _zip(path, zeros) if kind == "zip" else _tar(path, zeros, mode=f"w:{kind}")
+    del zeros
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsafeError, match="unpacks to more than"):
+            extract(bomb, tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bomb"]
+
+
+def test_a_zip_that_lies_about_its_sizes_is_stopped_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_FREE", 1 << 20)
+    path = _zip(tmp_path / "bomb.zip", {"set/zeros": bytes(32 << 20)})
+    data = path.read_bytes()
+    path.write_bytes(data.replace((32 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    with pytest.raises((UnsafeError, DataError)):
+        extract(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_empty_members_are_counted(tmp_path):
+    path = tmp_path / "many.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for number in range(300):
+            tar.addfile(tarfile.TarInfo(f"set/{number}"))
+    _refused(path, "more than 200 members", Limits(files=200))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path, kind):
+    """tarfile reads these headers whole, before anyone sees a member."""
+    path = tmp_path / "bad.tar.gz"
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, 512 << 20
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(512):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        _refused(path, "a header of 536870912 bytes")
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()

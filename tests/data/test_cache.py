@@ -1,6 +1,11 @@
 """The cache of decoded data: whole, keyed by its source, and never a reason to stop."""
 
+import json
 import os
+import pickle
+import random
+import time
+import tracemalloc
 
 import pytest
 import torch
@@ -88,3 +93,73 @@ def test_the_fingerprint_is_that_of_the_files(tmp_path):
     prints.append(fingerprint("kind", [tmp_path / "copy"]))
     assert prints[0] == prints[1]
     assert len(set(prints)) == 4
+
+
+# --- files that lie
+
+
+def _header(text, length=None, tail=b""):
+    content = text if isinstance(text, bytes) else json.dumps(text).encode()
+    return (len(content) if length is None else length).to_bytes(8, "little") + content + tail
+
+
+def _tensor(start=0, end=4, dtype="U8", shape=(4,)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+
+
+_FOUR = b"\x00\x01\x02\x03"
+HOSTILE = {
+    "nothing": b"",
+    "seven bytes": b"\x01" * 7,
+    "a header longer than the file": _header({}, length=1 << 40),
+    "a header of 18 exabytes": _header({}, length=(1 << 64) - 1),
+    "a header that is no JSON": _header(b"{]"),
+    "a header that is a list": _header([]),
+    "a header that is not UTF-8": _header(b"\xff\xfe{}"),
+    "a header nested a thousand deep": _header(b'{"x":' * 1000 + b"1" + b"}" * 1000),
+    "the same key twice": _header(b'{"labels":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"labels":1}', tail=_FOUR),
+    "offsets outside the file": _header({"train_images": _tensor(0, 1 << 40)}, tail=_FOUR),
+    "offsets backwards": _header({"train_images": _tensor(4, 0)}, tail=_FOUR),
+    "negative offsets": _header({"train_images": _tensor(-4, 0)}, tail=_FOUR),
+    "a shape that does not fit its bytes": _header({"train_images": _tensor(shape=(1 << 40,))}, tail=_FOUR),
+    "a shape that overflows": _header({"train_images": _tensor(shape=(1 << 32, 1 << 32, 1 << 32))}, tail=_FOUR),
+    "tensors that overlap": _header({"a": _tensor(0, 4), "b": _tensor(0, 4)}, tail=_FOUR),
+    "a hole between tensors": _header({"a": _tensor(0, 1, shape=(1,)), "b": _tensor(3, 4, shape=(1,))}, tail=_FOUR),
+    "bytes behind the last tensor": _header({"train_images": _tensor()}, tail=_FOUR + b"more"),
+    "a type that is none": _header({"train_images": _tensor(dtype="EVIL")}, tail=_FOUR),
+    "metadata that is no text": _header({"__metadata__": {"edition": {"x": 1}}, "train_images": _tensor()}, tail=_FOUR),
+    "tensors of other names": _header({"__class__": _tensor()}, tail=_FOUR),
+    "too few tensors": _header({"train_images": _tensor()}, tail=_FOUR),
+    "a pickle": pickle.dumps({"train_images": [1]}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_made_again_at_once(tmp_path, name):
+    path = tmp_path / "dlzoo-set-key.safetensors"
+    path.write_bytes(HOSTILE[name])
+    started = time.process_time()
+    tracemalloc.start()
+    try:
+        found = cached(tmp_path, "set", "key", lambda: _splits("made again"))
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert found.edition == "made again" and time.process_time() - started < 1
+    assert cached(tmp_path, "set", "key", _unread).edition == "made again"
+
+
+def test_random_damage_never_raises_and_never_passes_for_another_shape(tmp_path):
+    """A thousand files with a few bytes changed in the header: read as they were or made again."""
+    cached(tmp_path, "set", "key", lambda: _splits("whole"))
+    path = tmp_path / "dlzoo-set-key.safetensors"
+    whole, rng = path.read_bytes(), random.Random(0)
+    length = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(1000):
+        changed = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            changed[rng.randrange(length)] = rng.randrange(256)
+        path.write_bytes(changed)
+        found = any_cached(tmp_path, "set")
+        if found is not None:
+            assert sum(tensor.numel() * tensor.element_size() for tensor in found[:5] if tensor is not None) <= len(whole)

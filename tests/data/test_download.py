@@ -6,9 +6,14 @@ https is tested apart.
 
 import hashlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +33,13 @@ class Publisher(http.server.BaseHTTPRequestHandler):
         span = self.headers.get("Range")
         requests.append((self.path, span))
         first_time = [path for path, _ in requests].count(self.path) == 1
-        if self.path == "/403" or (self.path == "/flaky" and first_time):
-            self.send_error(403 if self.path == "/403" else 503)
+        if self.path in ("/403", "/404") or (self.path == "/flaky" and first_time):
+            self.send_error(int(self.path[1:]) if self.path != "/flaky" else 503)
+            return
+        if self.path == "/redirect":
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/good")
+            self.end_headers()
             return
         content = b"x" * len(CONTENT) if self.path == "/wrong" else CONTENT + b"more" * (self.path == "/long")
         start = int(span[len("bytes=") : -1]) if span and self.path != "/no-range" else 0
@@ -40,8 +50,13 @@ class Publisher(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(rest)))
+        self.send_header("Content-Length", str(len(rest) // 2 if self.path == "/lies" else len(rest)))
         self.end_headers()
+        if self.path == "/stalls":
+            self.wfile.write(rest[:1000])
+            self.wfile.flush()
+            self.server.released.wait(20)
+            return
         self.wfile.write(rest[: len(rest) // 2] if self.path == "/drops" and first_time else rest)
         if self.path == "/drops" and first_time:
             self.close_connection = True
@@ -56,17 +71,20 @@ def publisher(monkeypatch):
     monkeypatch.delenv("DLZOO_OFFLINE", raising=False)
     monkeypatch.setattr(download, "PAUSE", 0.001)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Publisher)
-    server.requests = []
+    server.requests, server.released = [], threading.Event()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
 
     def connect(url, first_byte):
         headers = {"Range": f"bytes={first_byte}-"} if first_byte else {}
         local = url.replace("https://test", f"http://127.0.0.1:{server.server_port}")
-        return urllib.request.urlopen(urllib.request.Request(local, headers=headers), timeout=5)
+        return urllib.request.urlopen(
+            urllib.request.Request(local, headers=headers), timeout=1 if url.endswith("stalls") else 5
+        )
 
     monkeypatch.setattr(download, "_open", connect)
     yield server
+    server.released.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -123,7 +141,7 @@ def test_a_part_of_another_file_is_thrown_away(publisher, tmp_path, part):
     assert _left(tmp_path) == ["set.bin"]
 
 
-@pytest.mark.parametrize("first", ["403", "wrong"])
+@pytest.mark.parametrize("first", ["403", "404", "wrong"])
 def test_the_next_mirror_is_asked_at_once_where_trying_again_is_no_use(publisher, tmp_path, first):
     fetch([f"https://test/{first}", "https://test/good"], tmp_path / "set.bin", sha256=SHA256)
     assert [path for path, _ in publisher.requests] == [f"/{first}", "/good"]
@@ -230,3 +248,85 @@ def test_no_network_names_the_reason(monkeypatch, tmp_path):
     monkeypatch.setattr(download, "_open", unreachable)
     with pytest.raises(DataError, match="https://test/good: Name or service not known"):
         fetch(["https://test/good"], tmp_path / "set.bin", sha256=SHA256)
+
+
+def test_a_server_that_stalls_is_left_for_the_next(publisher, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TRIES", 1)
+    started = time.monotonic()
+    fetch(["https://test/stalls", "https://test/good"], tmp_path / "set.bin", sha256=SHA256)
+    assert time.monotonic() - started < 10
+    assert publisher.requests == [("/stalls", None), ("/good", "bytes=1000-")], "what had come is used"
+    assert (tmp_path / "set.bin").read_bytes() == CONTENT
+
+
+def test_a_length_that_is_a_lie_never_ends_in_a_file(publisher, tmp_path):
+    with pytest.raises(DataError, match="https://test/lies: the file has sha256"):
+        fetch(["https://test/lies"], tmp_path / "set.bin", sha256=SHA256)
+    assert _left(tmp_path) == []
+    fetch(["https://test/lies", "https://test/good"], tmp_path / "set.bin", sha256=SHA256)
+    assert (tmp_path / "set.bin").read_bytes() == CONTENT
+
+
+def test_a_server_that_sends_one_on_to_http_is_refused_and_the_next_asked(publisher, tmp_path, monkeypatch):
+    """The opener of the real thing, on a server that redirects to http; only the first step is made http for the test."""
+
+    def connect(url, first_byte):
+        local = url.replace("https://test", f"http://127.0.0.1:{publisher.server_port}")
+        return urllib.request.build_opener(download._HttpsOnly).open(local, timeout=5)
+
+    monkeypatch.setattr(download, "_open", connect)
+    with pytest.raises(DataError, match=r"is not an https address"):
+        fetch(["https://test/redirect"], tmp_path / "set.bin", sha256=SHA256)
+    assert publisher.requests == [("/redirect", None)], "the http address was asked"
+    fetch(["https://test/redirect", "https://test/good"], tmp_path / "set.bin", sha256=SHA256)
+    assert _left(tmp_path) == ["set.bin"]
+
+
+PROCESS = """
+import sys, time, urllib.request
+from pathlib import Path
+from dlzoo.data import download
+port, path, sha256, start = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+def connect(url, first_byte):
+    headers = {"Range": f"bytes={first_byte}-"} if first_byte else {}
+    local = url.replace("https://test", f"http://127.0.0.1:{port}")
+    return urllib.request.urlopen(urllib.request.Request(local, headers=headers), timeout=20)
+download._open = connect
+while time.time() < start:
+    time.sleep(0.005)
+download.fetch(["https://test/good"], path, sha256=sha256)
+"""
+
+
+def test_four_processes_download_once(publisher, tmp_path):
+    path = tmp_path / "set.bin"
+    words = [sys.executable, "-c", PROCESS, publisher.server_port, path, SHA256, time.time() + 2]
+    environment = {name: value for name, value in os.environ.items() if name != "DLZOO_OFFLINE"}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    processes = [subprocess.Popen(list(map(str, words)), env=environment) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert publisher.requests == [("/good", None)]
+    assert path.read_bytes() == CONTENT and _left(tmp_path) == ["set.bin"]
+
+
+def test_a_process_that_is_killed_while_it_downloads_leaves_no_wrong_file(publisher, tmp_path):
+    path = tmp_path / "set.bin"
+    words = [sys.executable, "-c", PROCESS.replace("test/good", "test/stalls"), publisher.server_port, path, SHA256, 0]
+    environment = {name: value for name, value in os.environ.items() if name != "DLZOO_OFFLINE"}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    with subprocess.Popen(list(map(str, words)), env=environment) as process:
+        deadline = time.monotonic() + 30
+        while not publisher.requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    assert publisher.requests and not path.exists()
+    publisher.released.set()
+    fetch(["https://test/good"], path, sha256=SHA256)  # the lock of the dead process holds up nobody
+    assert path.read_bytes() == CONTENT and _left(tmp_path) == ["set.bin"]
+
+
+def test_offline_is_told_at_once_by_a_real_command(cli, tmp_path):
+    started = os.times().children_user
+    done = cli("train", "data=mnist", f"data_dir={tmp_path}", "trainer=cpu", cwd=tmp_path, DLZOO_OFFLINE=1)
+    assert done.returncode == 3 and "DLZOO_OFFLINE" in done.stderr and "by hand" in done.stderr
+    assert not list(tmp_path.rglob("*.part")) and os.times().children_user - started < 30
