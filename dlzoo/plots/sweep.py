@@ -93,10 +93,12 @@ def _value_scale(value: np.ndarray, kind: np.ndarray) -> str:
 
 
 def _history(axes: "Axes", jobs: np.ndarray, value: np.ndarray, kind: np.ndarray, metric: str, mode: str, scale: str) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     axes.set_yscale(scale)
     if scale == "log":
+        wide = np.nanmax(value) > 1000 * np.nanmin(value)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(lambda number, _: f"{number:g}")
         axes.minorticks_off()
     done = kind == "finished"
@@ -160,7 +162,7 @@ def _parameter(axes: "Axes", name: str, column: Sequence[float | str], value: np
         x = np.array([kinds.index(one) for one in column], dtype=float)
         words = [f"{one:g}" if numbers else str(one) for one in kinds]
         room = int(_inches(axes) / LETTER)  # letters in a line below the panel
-        every = -(-len(words) * (SHORTEST + 1) // room)
+        every = -(-len(words) * (min(SHORTEST, max(map(len, words))) + 1) // room)
         longest = max(SHORTEST, room // len(words[::every]) - 1)
         axes.set_xticks(range(0, len(words), every), [clip_text(word, longest) for word in words[::every]])
         axes.set_xlim(-0.5, len(words) - 0.5)
