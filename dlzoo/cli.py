@@ -98,26 +98,14 @@ def _train(arguments: list[str]) -> None:
 
 
 def _resume(arguments: list[str]) -> None:
-    from dlzoo import launch, resume, run, rundir
+    from dlzoo import resume, run
 
-    parser = polite(argparse.ArgumentParser(prog="dlzoo resume", description=VERBS["resume"], allow_abbrev=False))
-    parser.add_argument("overrides", nargs="*", metavar="RUN key=value", help="the run's directory, and config values to change")
+    parser = _parser("resume")
+    parser.usage = "dlzoo resume [RUN] [key=value ...] [--dir FOLDER]"
     parser.add_argument("--dir", default="runs", help="where the latest unfinished run is looked for, if RUN is left out")
-    args = parser.parse_intermixed_args(arguments)
-    named = args.overrides[0] if args.overrides and "=" not in args.overrides[0] else None
-    given = args.overrides[1:] if named else args.overrides
-    if any("=" not in word for word in given):
-        raise ConfigError(f"{next(w for w in given if '=' not in w)!r} is not key=value", where="dlzoo resume", fix="dlzoo resume --help")
-    if os.environ.get(launch.RUN_DIR):  # a process of a run that goes on: its first one has chosen
-        found = rundir.find(os.environ[launch.RUN_DIR])
-    elif named:
-        found = rundir.find(named)
-    else:
-        found = resume.unfinished(Path(args.dir))
-        if found is None:
-            raise ConfigError(f"there is no unfinished run in {args.dir}", where="dlzoo resume", fix="dlzoo list runs")
-        print(f"{found.dir}: {found.status}", flush=True)
-    _panel(run.go_on(found, given))
+    named = arguments[0] if arguments and "=" not in arguments[0] and not arguments[0].startswith("-") else None
+    args = _parse(parser, arguments[1:] if named else arguments)
+    _panel(run.go_on(resume.chosen(named, Path(args.dir)), args.overrides))
 
 
 def _evaluate(arguments: list[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from dlzoo import checkpoints
 from dlzoo.errors import CheckpointError, ConfigError
-from dlzoo.rundir import Run, runs
+from dlzoo.launch import RUN_DIR
+from dlzoo.rundir import Run, find, runs
 from dlzoo.slurm import slurm_job
 
 # what may be another on resume, because it changes no number: where data lie, how many processes read them
@@ -73,6 +74,27 @@ def differences(path: Path, config: Mapping[str, Any]) -> list[str]:
         return []
     before = Run(path.parent.parent).config
     return require_same(part(before), part(config))
+
+
+def chosen(named: str | None, folder: Path) -> Run:
+    """The run that `dlzoo resume` means: the named one, or the latest unfinished one, which is said.
+
+    Args:
+        named: its directory, if one was typed.
+        folder: where it is looked for otherwise.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if RUN_DIR in os.environ:  # a process of a run that goes on: its first one has chosen
+        return find(os.environ[RUN_DIR])
+    if named:
+        return find(named)
+    found = unfinished(folder)
+    if found is None:
+        raise ConfigError(f"there is no unfinished run in {folder}", where="dlzoo resume", fix="dlzoo list runs")
+    print(f"{found.dir}: {found.status}", flush=True)
+    return found
 
 
 def unfinished(folder: Path) -> Run | None:

@@ -45,7 +45,7 @@ MAY = {
     "locks": {"errors"},
     "logs": {"errors", "redact"},
     "memory": {"errors"},
-    "resume": {"checkpoints", "errors", "rundir", "slurm"},
+    "resume": {"checkpoints", "errors", "launch", "rundir", "slurm"},
     "signals": set(),
     "slurm": set(),
     "verbs": {"checkpoints", "config", "errors", "rundir", "run", "zoo", "export", "data"},
