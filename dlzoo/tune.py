@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -120,6 +121,7 @@ def _train(config: dict[str, Any], low: float, high: float, steps: int) -> tuple
         "logger": {},
         "trainer": config["trainer"] | trainer,
     }
+    print(f"{config['name']}: {steps} steps with rates from {low:g} to {high:g}", file=sys.stderr, flush=True)
     torch.manual_seed(config["seed"])
     task, data, trainer = build(changed)
     trainer.fit(task, datamodule=data)

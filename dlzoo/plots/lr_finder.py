@@ -49,7 +49,8 @@ def lr_finder(
     if len(smooth):
         low, first = min(smooth), float(np.mean(y[: min(max(3, len(smooth) // 10), len(smooth))]))
         fall = max(first - low, 0.1 * abs(first), 1e-12)
-        axes.set_ylim(low - 0.15 * fall, min(float(y[seen].max()), first + TOP * fall) + 0.1 * fall)
+        bottom = max(min(low - 0.1 * fall, float(y[seen].min()) - 0.05 * fall), low - 0.6 * fall)
+        axes.set_ylim(bottom, min(float(y[seen].max()), first + TOP * fall) + 0.1 * fall)
     if lowest is not None and suggested is not None:
         span = x[-1] / x[0]
         axes.set_xlim(x[0] / span**0.05, max(x[-1] * span**0.05, lowest * span**0.27))  # room for the text beside the line
