@@ -263,6 +263,7 @@ HELP = (
 groups: """
     + ", ".join(GROUPS)
     + """
-flags:  --cfg job|hydra|all, --resolve, --package KEY, --info, -m, --config-dir FOLDER, --allow PACKAGE, --shell-completion, --hydra-help
+flags:  --cfg job|hydra|all, --resolve, --package KEY, --info, -m, --config-dir FOLDER, --allow PACKAGE,
+        --shell-completion, --hydra-help
 """
 )
