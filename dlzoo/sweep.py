@@ -153,7 +153,7 @@ def run(folder: Path, plan: Plan, workers: int | None = None, command: Sequence[
     """
     source = Grid(folder, plan.metric, plan.mode) if plan.space is None else _search_source(folder, plan)
     done = sum(record.status in driver.DONE for record in source.records())
-    kind = "jobs" if plan.space is None else "trials"
+    kind = ("job" if plan.space is None else "trial") + "s" * (source.total != 1)
     print(f"{folder}: {source.total} {kind}, {done} done, {plan.metric} {plan.mode}", flush=True)
     words = [*(["--config-dir", plan.config_dir] if plan.config_dir else []), *plan.overrides]
     stopped = driver.drive(source, folder, words, workers or plan.options.get("workers", 1), command, plan.named_logger)
