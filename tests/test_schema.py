@@ -93,7 +93,7 @@ def test_every_value_of_the_default_config_has_a_type(plain):
     untouched = [key for key, _ in _leaves(plain) if not key.endswith(("_target_", "_partial_"))]
     assert len(untouched) > 60
     missed = [key for key in untouched if key not in {fault.key for fault in schema.faults(_with(plain, key, {"x": 1}))}]
-    assert missed == []
+    assert missed == ["trainer.strategy"], "a mapping is right there alone: one of dlzoo.strategies"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_every_value_of_the_default_config_has_a_type(plain):
         ("model.num_classes", 10.5),
         ("data.batch_size", 12.5),
         ("data.flip", "no"),
-        ("callbacks.best.mode", "up"),
+        ("callbacks.checkpoint.mode", "up"),
         ("callbacks.report.mistakes", "many"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(plain, key, value):
 
 
 @pytest.mark.parametrize(
-    "key", ["trainer.max_epoch", "model.clases", "optimizer.leraning_rate", "callbacks.best.monitr", "sed"]
+    "key", ["trainer.max_epoch", "model.clases", "optimizer.leraning_rate", "callbacks.checkpoint.monitr", "sed"]
 )
 def test_a_key_that_no_call_takes_is_a_fault(plain, key):
     group, _, leaf = key.rpartition(".")
