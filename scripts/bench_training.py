@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +29,21 @@ def goal_5(repeats: int) -> Iterator[Row]:
     pairs.sort(key=lambda pair: pair[1] / pair[0])
     ours, raw = pairs[len(pairs) // 2]
     yield faster("G5", "a training step of ResNet-20, batch 128, bf16; beside a raw loop", ours, raw, SECONDS, ">= 0.99")
+
+
+def engine(repeats: int) -> Iterator[Row]:
+    """The same stack, with all that watches and saves a run, beside Lightning with everything off."""
+    import torch
+
+    torch.set_num_threads(1)
+    pairs = []
+    for _ in range(repeats):
+        with silence(), tempfile.TemporaryDirectory() as folder, _lightning_step() as plain:
+            pairs.append(_side_by_side(folder, other=plain, steps=30))
+    pairs.sort(key=lambda pair: pair[1] / pair[0])
+    ours, bare = pairs[len(pairs) // 2]
+    what = "more a step of ResNet-20, batch 128, bf16, than bare Lightning, as a share of it"
+    yield Row("engine", what, ours, bare, SECONDS, ours / bare - 1, "<= 0.03")
 
 
 def goal_8(repeats: int, compiled: bool = False) -> Iterator[Row]:
@@ -110,11 +126,11 @@ def silence() -> Iterator[None]:
         os.environ["FORCE_COLOR"] = before
 
 
-def _side_by_side(folder: str, steps: int = 20) -> tuple[float, float]:
-    """Processor seconds a step of the whole stack and of a raw loop; each of its batches waits for a step of the other."""
+def _side_by_side(folder: str, other: Callable[[], None] | None = None, steps: int = 20) -> tuple[float, float]:
+    """Processor seconds a step of the whole stack and of another, or a raw loop; each of its batches waits for a step of that."""
     limits = ("trainer.max_epochs=1", f"trainer.limit_train_batches={steps + 2}", "trainer.limit_val_batches=0")
     task, data, trainer = stack(folder, "experiment=cifar10_resnet", "trainer=cpu_fast", *limits)
-    drawn, raw_step = time_pictures(trainer), _raw_step(_cifar(channels_last=True), "bf16", fused=True)
+    drawn, raw_step = time_pictures(trainer), other or _raw_step(_cifar(channels_last=True), "bf16", fused=True)
     ours: list[float] = []
     raw: list[float] = []
 
@@ -146,6 +162,59 @@ def _side_by_side(folder: str, steps: int = 20) -> tuple[float, float]:
     trainer.fit(task, datamodule=data)
     kept = slice(2, steps)  # the first steps warm up, and Lightning looks a batch ahead
     return sum(ours[kept]) / len(ours[kept]), sum(raw[kept]) / len(raw[kept])
+
+
+@contextlib.contextmanager
+def _lightning_step() -> Iterator[Callable[[], None]]:
+    """One step of bare Lightning at each call: it runs in a thread, whose batches wait for the call."""
+    import lightning as L
+    import torch
+    import torch.nn.functional as F
+
+    import dlzoo
+
+    go, done, over = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+    batches = _cifar(channels_last=True)
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = dlzoo.create_model("resnet20").to(memory_format=torch.channels_last)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return F.cross_entropy(self.net(batch[0]).float(), batch[1])
+
+        def configure_optimizers(self) -> dict[str, Any]:
+            sgd, schedule = optimizer(self, 10_000, fused=True)
+            return {"optimizer": sgd, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    class WhenCalled:
+        def __len__(self) -> int:
+            return 10_000
+
+        def __iter__(self) -> Iterator[Any]:
+            while True:
+                for batch in batches:
+                    done.release()
+                    go.acquire()
+                    if over.is_set():
+                        return
+                    yield batch
+
+    silent = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = L.Trainer(accelerator="cpu", precision="bf16-mixed", max_epochs=1, **silent)
+    thread = threading.Thread(target=trainer.fit, args=(Module(), WhenCalled()), daemon=True)
+    thread.start()
+    done.acquire()
+
+    def step() -> None:
+        go.release()
+        done.acquire()
+
+    yield step
+    over.set()
+    go.release()
+    thread.join(60)
 
 
 def resnet_step(precision: str, compiled: bool = False) -> Callable[[], None]:

@@ -58,7 +58,7 @@ def train(folder: Path, *words: str, timeout: float = 900) -> dict[str, float]:
             raise RuntimeError(f"{' '.join(words)}: exit code {process.returncode}\n{said.read()[-3000:]}")
     return {
         "seconds": round(time.perf_counter() - began, 1),
-        "processes": len(peak),
+        "processes": json.loads((folder / "summary.json").read_text())["devices"],
         "memory_mb": round(max(peak.values(), default=0.0)),
         "gpu_memory_mb": round(max(gpu.values(), default=0.0)),
     }

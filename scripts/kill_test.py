@@ -67,7 +67,10 @@ def main() -> int:
             report.append(row | {"overrides": " ".join(SETUPS[name]), "runs": found})
             print(f"{name}: {same} of {len(found)} kills went on bit for bit, {row['seconds']} s", flush=True)
     if args.out:
-        args.out.write_text(json.dumps(report, indent=2) + "\n")
+        from dlzoo.rundir import environment
+
+        content = {"command": "python scripts/kill_test.py", "seed": args.seed, "setups": report, "machine": environment()}
+        args.out.write_text(json.dumps(content, indent=1) + "\n")
     return int(any(row["bit_identical"] < row["kills"] for row in report))
 
 

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import results_engine
+
 from dlzoo import zoo
 from dlzoo.errors import ConfigError, DlzooError
 from dlzoo.rundir import Run, find
@@ -256,6 +258,13 @@ def _commit(record: Record) -> str:
     return commit[:8] + ("+" if commit.endswith("+") else "")
 
 
+def _where(facts: Record) -> str:
+    """A machine, the versions and the commit; of environment.json, or of what `machine` kept of it."""
+    facts = facts if "torch" in facts else machine(facts)
+    record = {"machine": facts}
+    return f"{_machine_words(record)}, torch {facts['torch']}, commit {_commit(record)}, {facts['date']}"
+
+
 # --- RESULTS.md
 
 
@@ -275,6 +284,8 @@ def render(folder: Path) -> str:
         "## Beside a plain loop",
         "The same network, data, order, augmentation, schedule and precision in a bare PyTorch loop (`scripts/plain_loop.py`).",
         _plain_table(plain, runs) if plain else "Not measured yet.",
+        "## Going on after kill -9",
+        results_engine.kill_table(folder / "kills.json", table, _where),
         "## Speed",
         _bench_table(folder / "bench.json"),
         "## Not measured",
@@ -362,10 +373,9 @@ def _bench_table(path: Path) -> str:
         ]
         for row in content["rows"]
     ]
-    facts = content["machine"]
     head = (
         f"`python scripts/bench.py`, median of {content['repeats']}; processor time, the contenders in turn. "
-        f"{_machine_words(content)}, torch {facts['torch']}, commit {_commit(content)}, {facts['date']}."
+        f"{_where(content['machine'])}."
     )
     return head + "\n\n" + table(["what", "ours", "other", "unit", "value", "bound", ""], rows)
 
