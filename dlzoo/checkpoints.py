@@ -1,7 +1,7 @@
 """Checkpoints on disk: written whole or not at all, checked when they are read, the newest good one found by looking.
 
-A checkpoint is a zip of tensors and plain values, as torch.save writes it; torch stores a CRC-32 of each part, which is what tells
-a flipped bit. Nothing in one is ever executed. A sharded checkpoint (FSDP2, ZeRO) is a folder of such files.
+A checkpoint is a zip of tensors and plain values, as torch.save writes it; torch stores a CRC-32 of each part, which is what
+tells a flipped bit. Nothing in one is ever executed. A sharded checkpoint (FSDP2, ZeRO) is a folder of such files.
 """
 
 import contextlib

@@ -35,6 +35,6 @@ def out_of_memory(error: BaseException, config: Mapping[str, Any] | None = None,
         "out of memory",
         where=("" if step is None else f"step {step}: ") + (str(error).strip() or type(error).__name__).splitlines()[0][:200],
         safe="the checkpoints written so far",
-        fix=f"data.batch_size={half} trainer.accumulate_grad_batches={2 * accumulated} (the same steps), data.batch_size={half}, "
-        f"or {lighter}",
+        fix=f"data.batch_size={half} trainer.accumulate_grad_batches={2 * accumulated} (the same steps), "
+        f"data.batch_size={half}, or {lighter}",
     )

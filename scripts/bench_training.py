@@ -127,7 +127,7 @@ def silence() -> Iterator[None]:
 
 
 def _side_by_side(folder: str, other: Callable[[], None] | None = None, steps: int = 20) -> tuple[float, float]:
-    """Processor seconds a step of the whole stack and of another, or a raw loop; each of its batches waits for a step of that."""
+    """Processor seconds a step of the whole stack and of another, or a raw loop, which takes one before each of its batches."""
     limits = ("trainer.max_epochs=1", f"trainer.limit_train_batches={steps + 2}", "trainer.limit_val_batches=0")
     task, data, trainer = stack(folder, "experiment=cifar10_resnet", "trainer=cpu_fast", *limits)
     drawn, raw_step = time_pictures(trainer), other or _raw_step(_cifar(channels_last=True), "bf16", fused=True)

@@ -1,4 +1,4 @@
-"""The parts of RESULTS.md that are about the engine: kills that a run went on from, and the same training on several devices."""
+"""The parts of RESULTS.md that are about the engine: kills that a run went on from, the same training on several devices."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def kill_table(path: Path, table: Table, where: Callable[[Mapping[str, Any]], st
             ]
         )
     said = (
-        f"`{content['command']}`, seed {content['seed']}: SIGKILL at random steps, up to three in one run, then `dlzoo resume`. "
+        f"`{content['command']}`, seed {content['seed']}: SIGKILL at random steps, up to three in a run, then `dlzoo resume`. "
         "Same: every loss, metric and rate in metrics.csv by its hexadecimal form, and the SHA-256 of final weights, averaged "
         f"weights, optimizer, schedule and random numbers. {where(content['machine'])}."
     )

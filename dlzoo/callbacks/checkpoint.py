@@ -6,6 +6,7 @@ Each is written under a temporary name, flushed to the disk and renamed; one tha
 
 import logging
 import math
+import random
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -112,6 +114,10 @@ class Checkpoints(Checkpoint):
         self._next = time.monotonic() + self.every_seconds
         signals.install()
         signals.deferred(True)
+        if trainer.global_rank:  # all ranks were seeded alike, and each should draw masks of its own
+            own = (torch.initial_seed() + 1_000_003 * trainer.global_rank) % 2**32
+            for seed in (random.seed, np.random.seed, torch.manual_seed):
+                seed(own)
         if self._found:
             self._take_up(trainer)
 

@@ -64,7 +64,7 @@ def write(trainer: L.Trainer, loops: dict[str, Any], position: Position, counted
 
 
 def read(trainer: L.Trainer, position: Position) -> None:
-    """Keeps Lightning from doing twice, or leaving out, what follows a position; called in `on_train_start` of a resumed run."""
+    """Keeps Lightning from doing twice, or leaving out, what follows a position; in `on_train_start` of a resumed run."""
     fit, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     states, fit._combined_loader_states_to_load = fit._combined_loader_states_to_load, []
     if position == "epoch":
