@@ -5,10 +5,10 @@
     DLZOO_FAULT=enospc@save=2:bytes=50% python train.py   the disk is full half-way through the second checkpoint
 
 What: kill9, sigterm, sigint, sigstop, exception, oom, nan (the loss), enospc (a full disk). Where: step=N (once N optimizer
-steps are done), val=N, test=N (the N-th batch of the process), save=N (its N-th checkpoint; `bytes` is how much of it
-is written by then), sample=N (when the picture of that index is read, by a worker process if there are any). `rank=R` behind a colon hits
-that process alone, `file=PATH` only if PATH does not exist yet, and makes it: once in a restarted job. Several are separated by
-commas. Without the variable nothing here does anything.
+steps are done), val=N, test=N (the N-th batch of the process), save=N (its N-th checkpoint; `bytes` is how much of it is
+written by then), sample=N (when the picture of that index is read, by a worker process if there are any). `rank=R` behind a
+colon hits that process alone, `file=PATH` only if PATH does not exist yet, and makes it: once in a restarted job. Several are
+separated by commas. Without the variable nothing here does anything.
 """
 
 import errno
