@@ -29,8 +29,13 @@ train: $(STAMP) ## the main job: handwritten digits, no download (make train ARG
 test: $(STAMP) ## the tests, offline, in minutes (make test ARGS="-k resnet")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not gpu" $(ARGS)
 
+# apart from the rest: it is built here, against the torch that is installed, and most machines have no use for it
+$(STAMP)-deepspeed: $(STAMP)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --editable ".[deepspeed]"
+	touch $@
+
 .PHONY: test-slow
-test-slow: $(STAMP) ## the slow tests: real data, every size, all commands
+test-slow: $(STAMP)-deepspeed ## the slow tests: real data, every size, all commands, several processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not gpu" $(ARGS)
 
 # the only test that needs a package index: the wheel with all that it asks for, and nothing else
@@ -54,10 +59,15 @@ format: $(STAMP) ## put the form right
 bench: $(STAMP) ## speed beside what one would run instead
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/bench.py $(ARGS)
 
+.PHONY: test-kill
+test-kill: $(STAMP) ## trainings killed at random and gone on with (make test-kill ARGS="--kills 20"; CIFAR-10 in DLZOO_DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/kill_test.py $(ARGS)
+
 .PHONY: docs
-docs: $(STAMP) ## the generated parts of README.md and RESULTS.md
+docs: $(STAMP) ## the generated parts of README.md, RESULTS.md and docs/reliability.md
 	$(BIN)/python scripts/results.py render
 	$(BIN)/python scripts/readme.py
+	$(BIN)/python scripts/reliability.py render
 
 .PHONY: clean
 clean: ## remove the environment and what was built; runs stay
