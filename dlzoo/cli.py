@@ -109,13 +109,15 @@ def _resume(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    from dlzoo import rundir, verbs
+    from dlzoo import launch, rundir, verbs
 
     parser = _parser("evaluate", run="the run's directory, or a checkpoint in it")
     parser.add_argument("--last", action="store_true", help="the last weights, not the best")
     parser.add_argument("--json", action="store_true", help="JSON on the screen")
     args = _parse(parser, arguments)
     metrics = verbs.evaluate(args.run, "last" if args.last else "best", args.overrides)
+    if launch.global_rank():  # one of several processes speaks
+        return
     if args.json:
         print(json.dumps(metrics, indent=2))
         return
@@ -248,10 +250,11 @@ def _panel(run: "Run") -> None:
     from rich.panel import Panel
     from rich.text import Text
 
+    from dlzoo import launch
     from dlzoo.rundir import dlzoo_command, further
     from dlzoo.targets import flags
 
-    if int(os.environ.get("LOCAL_RANK", "0") or 0):  # a process that Lightning started speaks through the first
+    if launch.global_rank():  # one of several processes speaks
         return
     summary, config, me = run.summary, run.config, dlzoo_command()
     metrics = summary["metrics"]

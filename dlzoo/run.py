@@ -151,12 +151,14 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
 
     trainer_node = dict(config["trainer"])
     trainer_node["precision"] = precision(trainer_node)
-    if trainer_node["precision"] == "16-mixed" and trainer_node["gradient_clip_val"] and config["optimizer"].get("fused"):
-        raise ConfigError(
-            "fp16 with gradient clipping needs an optimizer that is not fused",
-            where="trainer.precision, trainer.gradient_clip_val, optimizer.fused",
-            fix="optimizer.fused=false",
-        )
+    if (
+        str(trainer_node["precision"]).endswith("-mixed")
+        and trainer_node["gradient_clip_val"]
+        and config["optimizer"].get("fused")
+    ):
+        # a fused optimizer unscales the gradients itself, after they would have been clipped
+        log.info("optimizer.fused is off: in %s the gradients are clipped before the update", trainer_node["precision"])
+        config = {**config, "optimizer": {**config["optimizer"], "fused": False}}
     data = zoo.build(config["data"])
     net = zoo.build(config["model"])
     prepare_network(net, config)

@@ -152,7 +152,7 @@ def find(run: str | Path) -> Run:
         ConfigError: there is none; the text names those that are near.
     """
     path = Path(run)
-    if path.is_file():  # a checkpoint, or the config inside the directory
+    if path.is_file() or path.suffix == ".ckpt":  # a checkpoint (a folder of shares too), or the config inside the directory
         path = path.parent.parent if path.suffix == ".ckpt" else path.parent
     if not (path / "config.yaml").is_file():
         near = suggest(str(path), [str(found.dir) for found in runs(Path("runs"))])
