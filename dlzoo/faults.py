@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dlzoo.errors import ConfigError
+from dlzoo.launch import global_rank
 
 VARIABLE = "DLZOO_FAULT"
 WHAT = ("kill9", "sigterm", "sigint", "sigstop", "exception", "oom", "nan", "enospc")
@@ -81,7 +82,7 @@ def active() -> list[Fault]:
     text = os.environ.get(VARIABLE, "")
     if text != _parsed[0]:
         _parsed = (text, parse(text))
-    rank = int(os.environ.get("LOCAL_RANK", "0") or 0)
+    rank = global_rank()
     return [fault for fault in _parsed[1] if not fault.done and fault.rank in (None, rank)]
 
 

@@ -108,6 +108,12 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
         metrics = dict(getattr(trainer.checkpoint_callback, "metrics", {}))  # of the newest validation, this process's or not
         metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+        report = next((callback for callback in trainer.callbacks if hasattr(callback, "samples_per_second")), None)
+        # before the test: it loads the best checkpoint, and the clock that stands in it
+        took = {
+            "training_seconds": round(report.seconds, 2) if report else None,
+            "samples_per_second": round(report.samples_per_second, 1) if report else None,
+        }
         if config["test"]:
             best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
             trainer.test(task, datamodule=data, ckpt_path=best or None, verbose=False, weights_only=True if best else None)
@@ -126,15 +132,13 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         if is_out_of_memory(error):
             raise out_of_memory(error, config, trainer.global_step) from error
         raise
-    report = next((callback for callback in trainer.callbacks if hasattr(callback, "samples_per_second")), None)
     summary |= {
         "status": "finished",
         "metrics": metrics,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "training_seconds": round(report.seconds, 2) if report else None,
         "total_seconds": round(time.monotonic() - started, 2),
-        "samples_per_second": round(report.samples_per_second, 1) if report else None,
+        **took,
     }
     if trainer.is_global_zero:
         rundir.write_json(run.dir / "summary.json", summary)

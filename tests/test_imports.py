@@ -41,7 +41,7 @@ MAY = {
     "rundir": {"errors", "locks", "plots", "redact", "slurm", "verbs"},
     "opcodes": set(),
     "checkpoints": {"errors", "faults", "opcodes", "sharded"},
-    "faults": {"errors"},
+    "faults": {"errors", "launch"},
     "locks": {"errors"},
     "logs": {"errors", "redact"},
     "memory": {"errors"},
