@@ -10,7 +10,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -118,10 +117,9 @@ def main() -> None:
                 found[precision] = measure(trainers, folder, precision, plain)
             found["memory"] = measure(trainers, folder / "large", "32", LARGE)
     before = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    import torch
+    from dlzoo.rundir import environment
 
-    found |= {"torch": torch.__version__, "processor": _processor(), "date": time.strftime("%Y-%m-%d"), "steps": STEPS}
-    found["words"] = " ".join(WORDS)
+    found |= {"machine": environment(), "steps": STEPS, "words": " ".join(WORDS)}
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(before | {"gpu" if args.gpu else "cpu": found}, indent=2) + "\n", encoding="utf-8")
     print(args.out)
@@ -159,14 +157,6 @@ def _gpu_memory() -> dict[int, float]:
     except (OSError, subprocess.TimeoutExpired):
         return {}
     return {int(pid): float(memory) for pid, memory in (line.split(", ") for line in said.splitlines() if ", " in line)}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

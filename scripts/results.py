@@ -286,6 +286,8 @@ def render(folder: Path) -> str:
         _plain_table(plain, runs) if plain else "Not measured yet.",
         "## Going on after kill -9",
         results_engine.kill_table(folder / "kills.json", table, _where),
+        "## The same training on several devices",
+        results_engine.device_table(folder / "devices.json", table, _where),
         "## Speed",
         _bench_table(folder / "bench.json"),
         "## Not measured",
