@@ -129,6 +129,9 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
                 say(f"\nstopped by {stopped}; to go on: {rundir.dlzoo_command()} resume {shlex.quote(str(run.dir))}")
         if stopped is not None and stopped is not error:
             raise stopped from None
+        for loader in (trainer.train_dataloader, trainer.val_dataloaders, trainer.test_dataloaders):
+            if fault := getattr(loader, "fault", lambda error: None)(error):
+                raise fault from error
         if is_out_of_memory(error):
             raise out_of_memory(error, config, trainer.global_step) from error
         raise

@@ -295,11 +295,12 @@ def test_precision_is_native_or_refused(trainer, asked, capability, expected, mo
     assert runs.precision(again)
 
 
-def test_fp16_with_clipping_wants_an_optimizer_that_is_not_fused(monkeypatch):
-    _Cuda((7, 5)).set(monkeypatch)
-    plain = config.check(dlzoo.compose("trainer=gpu", "trainer.gradient_clip_val=1"))
-    with pytest.raises(ConfigError, match="fused"):
-        runs.build(plain)
+@pytest.mark.parametrize(("words", "fused"), [((), True), (("trainer.gradient_clip_val=1",), False)])
+def test_a_fused_optimizer_gives_way_to_clipping_in_mixed_precision(words, fused, tmp_path):
+    plain = config.check(dlzoo.compose("trainer=cpu_fast", f"run_dir={tmp_path}", *words))
+    task, _, _ = runs.build(plain)
+    optimizer = task.optimizer([torch.nn.Parameter(torch.zeros(2))])
+    assert bool(optimizer.defaults["fused"]) is fused
 
 
 def test_channels_last_goes_with_the_fast_trainers():

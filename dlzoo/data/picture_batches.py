@@ -175,21 +175,30 @@ class FolderBatches:
         """The next iteration goes on after the batches that `state` counts."""
         self.sampler.load_state_dict(state)
 
+    def fault(self, error: BaseException) -> DataError | None:
+        """What an error says of the processes that read, with the pictures that those were at; None where it says nothing.
+
+        Args:
+            error: torch raises it in the main thread, wherever that is, as soon as a process has died.
+        """
+        if "DataLoader worker" not in str(error):
+            return None
+        pids = {int(pid) for pid in re.findall(r"\d+", str(error))}
+        running = getattr(self._loader, "_iterator", None)
+        workers = [worker for worker, process in enumerate(running._workers if running else ()) if process.pid in pids]
+        at = [index for worker in workers if (index := int(self._files.reading[worker])) >= 0]
+        samples = [f"{self._files.samples[index][0]} (sample index {index})" for index in at]
+        return DataError(
+            "a process that reads pictures died" + (f", at {', '.join(samples)}" if samples else ""),
+            where=str(error).splitlines()[0],
+            fix="data.num_workers=0, or give the machine more memory (in a container: a larger /dev/shm)",
+        )
+
     def _read(self) -> Iterator[tuple[Tensor, Tensor] | DlzooError]:
         try:
             yield from self._loader
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            pids = {int(pid) for pid in re.findall(r"\d+", str(error))}
-            workers = [worker for worker, process in enumerate(self._loader._iterator._workers) if process.pid in pids]
-            at = [index for worker in workers if (index := int(self._files.reading[worker])) >= 0]
-            samples = [f"{self._files.samples[index][0]} (sample index {index})" for index in at]
-            raise DataError(
-                "a process that reads pictures died" + (f", at {', '.join(samples)}" if samples else ""),
-                where=str(error).splitlines()[0],
-                fix="data.num_workers=0, or give the machine more memory (in a container: a larger /dev/shm)",
-            ) from error
+            raise self.fault(error) or error from error
 
 
 class _BatchKeys:

@@ -141,7 +141,7 @@ def test_a_corrupt_picture_is_named_also_from_a_worker(root, tmp_path, num_worke
     samples = [*pictures(root, ("a", "b")), (bad, 1)]
     with pytest.raises(DataError, match="is not a readable picture") as caught:
         list(_batches(root, samples=samples, num_workers=num_workers, train=train))
-    assert caught.value.where == str(bad)
+    assert caught.value.where == f"{bad} (sample index {len(samples) - 1})"
     assert caught.value.fix
     assert "Traceback" not in str(caught.value)
 

@@ -97,7 +97,7 @@ def https(monkeypatch):
         def __exit__(self, *_):
             return False
 
-        def read(self, size):
+        def read1(self, size):
             part, self.content = self.content[:size], self.content[size:]
             return part
 
