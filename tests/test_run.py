@@ -288,7 +288,7 @@ def test_two_epochs_and_two_more_are_four(tmp_path):
     with pytest.raises(CheckpointError, match="can not be read"):
         _train(f"ckpt_path={path}", "trainer.max_epochs=5", f"run_dir={tmp_path}/other", *constant)
     path.write_bytes(good)
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(ConfigError, match="not be the same run"):
         resume(resumed, ["trainer.max_epochs=5", "model.shortcut=project"])
     assert _same(_weights(resumed), _weights(whole)), "what is there is not touched"
 
