@@ -72,7 +72,9 @@ def test_without_scikit_learn_a_file_of_ones_own_serves(tmp_path, monkeypatch):
     assert len(Digits(tmp_path).splits.train_labels) == 1437
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"1,2,3\n4,5,6\n", mtime=0), gzip.compress(b"a,b\n")])
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b"1,2,3\n4,5,6\n", mtime=0), gzip.compress(b"a,b\n", mtime=0)]
+)
 def test_a_damaged_file_is_named(tmp_path, content):
     path = tmp_path / "digits" / "digits.csv.gz"
     path.parent.mkdir()
