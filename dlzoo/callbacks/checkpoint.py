@@ -155,7 +155,7 @@ class Checkpoints(Checkpoint):
             self.best, self._improved = value, True
         if position.place(trainer, validated=True) == "batch":  # in the middle of an epoch: nothing else follows it
             self._at, self._counted = "batch", False
-            self._save_validated(trainer, due=time.monotonic() >= self._next)
+            self._save_validated(trainer, due=self._asked(trainer)[1])
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         whole = trainer.fit_loop.epoch_loop._num_ready_batches_reached()
