@@ -290,6 +290,7 @@ def render(folder: Path) -> str:
         results_engine.device_table(folder / "devices.json", table, _where),
         "## Speed",
         _bench_table(folder / "bench.json"),
+        *([_bench_table(folder / "bench_engine.json")] if (folder / "bench_engine.json").is_file() else []),
         "## Not measured",
         (folder / "notes.md").read_text(encoding="utf-8").strip() if (folder / "notes.md").is_file() else "",
     ]
