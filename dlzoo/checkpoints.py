@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlzoo import faults, opcodes, sharded
+from dlzoo.disk import sync_folder
 from dlzoo.errors import CheckpointError, UnsafeError
 
 if TYPE_CHECKING:
@@ -213,16 +214,6 @@ def sweep(folder: Path) -> None:
     """Removes what an interrupted save left behind."""
     for path in folder.glob(f"{TEMPORARY}*"):
         _remove(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Puts the names in a folder on the disk, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _keep(path: Path, other: Path) -> None:

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dlzoo.disk import sync_folder
 from dlzoo.errors import DataError, StorageError, UnsafeError
 
 __all__ = ["fetch", "offline"]
@@ -129,7 +130,7 @@ def _from_one_address(url: str, path: Path, sha256: str, size: int | None, progr
         found = _digest(part)
         if found.startswith(sha256):
             os.replace(part, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             return None
         part.unlink()
         reason = f"the file has sha256 {found}, expected {sha256}"
@@ -185,13 +186,3 @@ def _open(url: str, first_byte: int) -> http.client.HTTPResponse:
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Puts the new name on the disk too, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
