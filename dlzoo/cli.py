@@ -221,7 +221,7 @@ def _list(arguments: list[str]) -> None:
             shown = next(
                 (f"{name} {metrics[name]:.4f}" for name in ("test/acc", "val/acc", "test/loss") if name in metrics), ""
             )
-            rows.append([str(found.dir), str(summary.get("status")), shown])
+            rows.append([str(found.dir), found.status, shown])
         _table(["run", "status", "result"], rows)
         return
     group = groups[args.what]

@@ -126,7 +126,8 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         if trainer.is_global_zero:
             rundir.write_json(run.dir / "summary.json", summary | {"status": "interrupted" if stopped else "failed"})
             if stopped and any((run.dir / "checkpoints").glob("*.ckpt")):
-                say(f"\nstopped by {stopped}; to go on: {rundir.dlzoo_command()} resume {shlex.quote(str(run.dir))}")
+                words = " ".join([rundir.dlzoo_command(), "resume", shlex.quote(str(run.dir)), *targets.flags()])
+                say(f"\nstopped by {stopped}; to go on: {words}")
         if stopped is not None and stopped is not error:
             raise stopped from None
         for loader in (trainer.train_dataloader, trainer.val_dataloaders, trainer.test_dataloaders):
