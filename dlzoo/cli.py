@@ -214,10 +214,9 @@ def _list(arguments: list[str]) -> None:
         rows = []
         for found in rundir.runs(Path(args.dir)):
             try:
-                summary = found.summary
-            except (OSError, ValueError):
-                summary = {"status": "?"}
-            metrics = summary.get("metrics", {})
+                metrics = found.metrics
+            except (OSError, ValueError):  # it stopped before its summary
+                metrics = {}
             shown = next(
                 (f"{name} {metrics[name]:.4f}" for name in ("test/acc", "val/acc", "test/loss") if name in metrics), ""
             )
