@@ -100,11 +100,11 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         "precision": str(trainer.precision),
         "devices": trainer.world_size,
     }
-    if trainer.is_global_zero and first:
-        rundir.write_json(run.dir / "environment.json", rundir.environment())
-        rundir.write_json(run.dir / "summary.json", summary)
-        say(f"{config['name']}: {summary['model']}, {summary['parameters']:,} parameters, {_device(trainer)} -> {run.dir}")
     try:
+        if trainer.is_global_zero and first:
+            rundir.write_json(run.dir / "environment.json", rundir.environment())
+            rundir.write_json(run.dir / "summary.json", summary)
+            say(f"{config['name']}: {summary['model']}, {summary['parameters']:,} parameters, {_device(trainer)} -> {run.dir}")
         trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
         metrics = dict(getattr(trainer.checkpoint_callback, "metrics", {}))  # of the newest validation, this process's or not
         metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
