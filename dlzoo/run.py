@@ -157,6 +157,8 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    from dlzoo.callbacks import lean
+
     trainer_node = dict(config["trainer"])
     trainer_node["precision"] = precision(trainer_node)
     if (
@@ -188,8 +190,10 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
         from dlzoo.callbacks.faulty import Faulty
 
         callbacks.insert(0, Faulty())
+    lean.leave_out_empty_hooks(callbacks)
     loggers = list(zoo.build(config["logger"]).values())
     plain: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
+    plain["profiler"] = trainer_node["profiler"] or lean.NoProfiler()
     try:
         trainer = zoo.build(
             {**trainer_node, **plain, "callbacks": callbacks, "logger": loggers, "default_root_dir": config["run_dir"]}
