@@ -31,7 +31,7 @@ class NoProfiler(PassThroughProfiler):
 
 
 def leave_out_empty_hooks(callbacks: Iterable[L.Callback]) -> None:
-    """Lightning passes over a hook that is None: so those of a step that a callback does not have are made None, for it alone."""
+    """Lightning passes over a hook that is None: so those of a step that a callback does not have are made None for it."""
     for callback in callbacks:
         for hook in EACH_STEP:
             if getattr(type(callback), hook) is getattr(L.Callback, hook) and hook not in vars(callback):

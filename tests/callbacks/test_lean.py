@@ -40,8 +40,13 @@ class Regression(L.LightningModule):
 
 def _fit(folder, callbacks, profiler):
     trainer = L.Trainer(
-        **{"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_progress_bar": False},
-        **{"enable_checkpointing": False, "enable_model_summary": False, "default_root_dir": folder},
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
         callbacks=callbacks,
         profiler=profiler,
     )
