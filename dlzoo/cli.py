@@ -200,10 +200,15 @@ def _list(arguments: list[str]) -> None:
         "models": "model",
         "experiments": "experiment",
         "data": "data",
+        "tasks": "task",
         "optimizers": "optimizer",
         "schedulers": "scheduler",
+        "callbacks": "callbacks",
+        "trainers": "trainer",
+        "loggers": "logger",
+        "debug": "debug",
+        "searches": "hparams_search",
     }
-    groups |= {"trainers": "trainer", "loggers": "logger", "debug": "debug", "searches": "hparams_search"}
     parser = polite(argparse.ArgumentParser(prog="dlzoo list", description=VERBS["list"]))
     parser.add_argument("what", nargs="?", default="models", choices=[*groups, "runs"])
     parser.add_argument("pattern", nargs="?", default="*", help='such as "*resnet*"')

@@ -82,6 +82,7 @@ def test_help_lists_and_versions_need_no_torch(cli, tmp_path):
         "job = ['train', '--cfg', 'job']\n"
         "for words in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['--version'], [], job, [*job, '--resolve'],\n"
         "    ['list'], ['list', 'models', '*50*'], ['list', 'experiments'], ['list', 'data'], ['list', 'runs'],\n"
+        "    ['list', 'callbacks'],\n"
         "    ['train', '--info', 'defaults']):\n"
         "    out = io.StringIO()\n"
         "    with redirect_stdout(out):\n        code = main(words)\n"
@@ -93,7 +94,8 @@ def test_help_lists_and_versions_need_no_torch(cli, tmp_path):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = dict(re.findall(r"@@ ?(.*?) ?0\n(.*?)(?=\n@@|\Z)", done.stdout, re.S))
-    assert len(said) == 13, done.stdout
+    assert len(said) == 14, done.stdout
+    assert all(name in said["list callbacks"] for name in ("ema", "sam", "early_stopping"))
     for verb in program.VERBS:
         assert f"dlzoo {verb}" in said["--help"]
     assert said[""].strip() == said["--help"].strip()
