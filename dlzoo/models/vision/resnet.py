@@ -22,6 +22,7 @@ from torch import Tensor, nn
 __all__ = [
     "BasicBlock",
     "Bottleneck",
+    "NoShortcut",
     "ResNet",
     "ZeroPadShortcut",
     "resnet18",
@@ -71,6 +72,13 @@ class ZeroPadShortcut(nn.Module):
         return f"stride={self.stride}, before={self.before}, behind={self.behind}"
 
 
+class NoShortcut(nn.Module):
+    """Nothing to add: the plain networks that the paper compares with (section 3.3, and figure 6 for CIFAR)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(())
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: relu(shortcut(x) + f(x)).
 
@@ -78,7 +86,8 @@ class BasicBlock(nn.Module):
         in_channels: channels of the input.
         width: channels of the convolutions and, this block's `expansion` being 1, of the output.
         stride: step of the first convolution; 2 halves height and width.
-        shortcut: where the shape changes, "pad" (option A, no parameters) or "project" (option B, 1x1 convolution and norm).
+        shortcut: where the shape changes, "pad" (option A, no parameters) or "project" (option B, 1x1 convolution and norm);
+            "none" leaves out every shortcut.
 
     Shape:
         (B, in_channels, H, W) -> (B, width, H / stride, W / stride), rounded up.
@@ -86,7 +95,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1, shortcut: Literal["pad", "project"] = "project") -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int = 1, shortcut: Literal["pad", "project", "none"] = "project"
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(width)
@@ -109,7 +120,8 @@ class Bottleneck(nn.Module):
         in_channels: channels of the input.
         width: channels of the 3x3 convolution; the output has `expansion` = 4 times as many.
         stride: step of the 3x3 convolution; 2 halves height and width.
-        shortcut: where the shape changes, "pad" (option A, no parameters) or "project" (option B, 1x1 convolution and norm).
+        shortcut: where the shape changes, "pad" (option A, no parameters) or "project" (option B, 1x1 convolution and norm);
+            "none" leaves out every shortcut.
 
     Shape:
         (B, in_channels, H, W) -> (B, 4 * width, H / stride, W / stride), rounded up.
@@ -117,7 +129,9 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1, shortcut: Literal["pad", "project"] = "project") -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int = 1, shortcut: Literal["pad", "project", "none"] = "project"
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(width)
@@ -147,7 +161,8 @@ class ResNet(nn.Module):
         num_classes: width of the output.
         in_channels: channels of the image.
         stem: "large" (7x7 of stride 2, then max pooling: a quarter of the size) or "small" (3x3, the size stays).
-        shortcut: where a block changes the shape, "project" (option B of the paper) or "pad" (option A, no parameters).
+        shortcut: where a block changes the shape, "project" (option B of the paper) or "pad" (option A, no parameters); "none"
+            leaves out every shortcut, which makes it the plain network.
 
     Shape:
         (B, in_channels, H, W) -> (B, num_classes), logits.
@@ -164,7 +179,7 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         stem: Literal["large", "small"] = "large",
-        shortcut: Literal["pad", "project"] = "project",
+        shortcut: Literal["pad", "project", "none"] = "project",
     ) -> None:
         super().__init__()
         if not blocks_per_stage or min(blocks_per_stage) < 1:
@@ -209,8 +224,10 @@ def _stem(in_channels: int, width: int, kind: str) -> nn.Sequential:
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, kind: str) -> nn.Module:
-    if kind not in ("pad", "project"):
-        raise ValueError(f"shortcut must be 'pad' or 'project', got {kind!r}")
+    if kind not in ("pad", "project", "none"):
+        raise ValueError(f"shortcut must be 'pad', 'project' or 'none', got {kind!r}")
+    if kind == "none":
+        return NoShortcut()
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if kind == "pad":
@@ -223,27 +240,27 @@ def _cifar(blocks: int, num_classes: int, in_channels: int, shortcut: str) -> Re
     return ResNet(BasicBlock, (blocks,) * 3, 16, num_classes, in_channels, stem="small", shortcut=shortcut)
 
 
-def resnet20(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project"] = "pad") -> ResNet:
+def resnet20(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project", "none"] = "pad") -> ResNet:
     """269,722 parameters (paper: 0.27 M); CIFAR-10 in the paper: 91.25 % (table 6)."""
     return _cifar(3, num_classes, in_channels, shortcut)
 
 
-def resnet32(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project"] = "pad") -> ResNet:
+def resnet32(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project", "none"] = "pad") -> ResNet:
     """464,154 parameters (paper: 0.46 M); CIFAR-10 in the paper: 92.49 % (table 6)."""
     return _cifar(5, num_classes, in_channels, shortcut)
 
 
-def resnet44(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project"] = "pad") -> ResNet:
+def resnet44(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project", "none"] = "pad") -> ResNet:
     """658,586 parameters (paper: 0.66 M); CIFAR-10 in the paper: 92.83 % (table 6)."""
     return _cifar(7, num_classes, in_channels, shortcut)
 
 
-def resnet56(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project"] = "pad") -> ResNet:
+def resnet56(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project", "none"] = "pad") -> ResNet:
     """853,018 parameters (paper: 0.85 M); CIFAR-10 in the paper: 93.03 % (table 6)."""
     return _cifar(9, num_classes, in_channels, shortcut)
 
 
-def resnet110(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project"] = "pad") -> ResNet:
+def resnet110(num_classes: int = 10, in_channels: int = 3, shortcut: Literal["pad", "project", "none"] = "pad") -> ResNet:
     """1,727,962 parameters (paper: 1.7 M); CIFAR-10 in the paper: 93.57 % best, 93.39 +- 0.16 % of five (table 6)."""
     return _cifar(18, num_classes, in_channels, shortcut)
 

@@ -50,7 +50,7 @@ def test_cifar_variant_differs_from_resnet18_by_its_stem_and_head():
     assert count(on_meta(resnet.resnet18)) - count(on_meta(resnet.resnet18_cifar)) == stem + head
 
 
-@pytest.mark.parametrize(("shortcut", "extra"), [("pad", 0), ("project", 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64)])
+@pytest.mark.parametrize(("shortcut", "extra"), [("pad", 0), ("none", 0), ("project", 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64)])
 def test_projections_cost_what_they_should(shortcut, extra):
     assert count(on_meta(resnet.resnet20, shortcut=shortcut)) == 269_722 + extra
 
@@ -74,7 +74,7 @@ def test_shapes(name, side, features):
 
 @pytest.mark.parametrize(("stride", "shape"), [(1, (5, 9)), (2, (3, 5))])
 @pytest.mark.parametrize(("block", "channels"), [(BasicBlock, 7), (Bottleneck, 28)])
-@pytest.mark.parametrize("shortcut", ["pad", "project"])
+@pytest.mark.parametrize("shortcut", ["pad", "project", "none"])
 def test_block_shape_rounds_up(block, channels, stride, shape, shortcut):
     assert block(3, 7, stride, shortcut)(torch.randn(2, 3, 5, 9)).shape == (2, channels, *shape)
 
@@ -91,6 +91,20 @@ def test_block_without_correction_is_relu_of_its_shortcut(block, shortcut, strid
     assert torch.equal(module(x), expected)
     if stride == 1:
         assert torch.equal(expected, torch.relu(x))  # nothing changes the shape: the shortcut is the identity
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_a_plain_block_has_nothing_but_its_correction(block, stride):
+    module = block(8, 8 // block.expansion, stride, "none").eval()
+    norm = module.norm2 if block is BasicBlock else module.norm3
+    x = torch.randn(2, 8, 5, 5)
+    before = module(x)
+    assert before.any()
+    norm.weight.data.neg_()
+    assert torch.allclose(before * module(x), torch.zeros(()))  # relu(f) and relu(-f) never overlap
+    nn.init.zeros_(norm.weight)
+    assert not module(x).any()
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -169,7 +183,7 @@ def test_channels_last_and_bf16_compute_the_same(make):
         (lambda: ResNet(BasicBlock, (1,), width=0), "width must be at least 1, got 0"),
         (lambda: resnet.resnet20(num_classes=0), "num_classes must be at least 1, got 0"),
         (lambda: resnet.resnet20(in_channels=-1), "in_channels must be at least 1, got -1"),
-        (lambda: resnet.resnet20(shortcut="A"), "shortcut must be 'pad' or 'project', got 'A'"),
+        (lambda: resnet.resnet20(shortcut="A"), "shortcut must be 'pad', 'project' or 'none', got 'A'"),
         (lambda: ResNet(BasicBlock, (1,), stem="tiny"), "stem must be 'small' or 'large', got 'tiny'"),
         (lambda: ZeroPadShortcut(8, 4), "out_channels must be at least in_channels, 8, got 4"),
     ],
