@@ -95,6 +95,7 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         "edition": data.edition,
         "classes": list(data.classes),
         "preprocess": data.preprocess.as_dict(),
+        "answers": getattr(task, "answers", ""),
         "seed": config["seed"],
         "batch_size": data.batch_size,
         "precision": str(trainer.precision),

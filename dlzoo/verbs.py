@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dlzoo.data.preprocess import Preprocess
 
 CHECKED_BATCHES = (1, 7, 64)  # sizes at which an export is compared with torch, besides all pictures
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+# files that `predict` takes, by the kind of input that a run was trained on
+ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")}
 
 
 @dataclass(frozen=True)
@@ -79,41 +80,53 @@ def evaluate(run: str | Path, which: str = "best", overrides: list[str] | None =
 
 
 def predict(run: str | Path, source: str | Path, top: int = 3, which: str = "best", batch_size: int = 64) -> list[Prediction]:
-    """What a run's network says of a picture, or of every picture in a folder.
+    """What a run's network says of a file, or of every such file in a folder.
 
     Args:
         run: its directory, or one of its checkpoints.
         source: a file or a folder.
         top: how many labels for each.
         which: "best" or "last".
-        batch_size: pictures at a time.
+        batch_size: files at a time.
 
     Raises:
-        DataError: no picture there, or one that can not be read.
+        DataError: no such file there, or one that can not be read.
     """
     found = rundir.find(run)
-    files = _pictures(Path(source))
+    files = _files(Path(source), ENDINGS[_kind(found)])
     import torch
 
-    net, preprocess, classes = load(run, which), preprocessing(found), found.summary["classes"]
+    tell = {"labels": _label}[found.summary.get("answers", "labels")]
+    net, preprocess = load(run, which), preprocessing(found)
     results = []
     with torch.inference_mode():
         for start in range(0, len(files), batch_size):
             batch = files[start : start + batch_size]
-            probabilities = net(torch.stack([preprocess(file) for file in batch])).softmax(1)
-            best = probabilities.topk(min(top, len(classes)), dim=1)
-            for file, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
-                results.append(
-                    Prediction(str(file), [classes[index] for index in indices], [round(value, 6) for value in values])
-                )
+            results += tell(found, batch, net(torch.stack([preprocess(file) for file in batch])), top)
     return results
 
 
+def _label(run: Run, files: list[Path], logits: "Tensor", top: int) -> list[Prediction]:
+    """The likeliest classes of each file: logits (B, K)."""
+    classes = run.summary["classes"]
+    best = logits.softmax(1).topk(min(top, len(classes)), dim=1)
+    return [
+        Prediction(str(file), [classes[index] for index in indices], [round(value, 6) for value in values])
+        for file, values, indices in zip(files, best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+
+
 def preprocessing(run: Run) -> "Preprocess":
-    """How the pictures of a run's data become the network's input; needs no data set."""
+    """How the files of a run's data become the network's input; needs no data set."""
     from dlzoo.data.preprocess import Preprocess
 
-    return Preprocess.from_dict(run.summary["preprocess"])
+    kinds = {"image": Preprocess}
+    return kinds[_kind(run)].from_dict(run.summary["preprocess"])
+
+
+def _kind(run: Run) -> str:
+    """What a run was trained on: pictures, unless its preprocessing says otherwise."""
+    return run.summary["preprocess"].get("kind", "image")
 
 
 def export(run: str | Path, which: str = "best", overrides: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
@@ -176,17 +189,18 @@ def _test_pictures(run: Run, overrides: list[str]) -> tuple["Tensor", str]:
         images = data.test_images(1000)[0]
         kind = f"{len(images)} of the test split"
     except DataError as error:
-        images = torch.randn(256, shape.channels, shape.height, shape.width, generator=torch.Generator().manual_seed(0))
+        images = torch.randn(256, *shape.shape, generator=torch.Generator().manual_seed(0))
         kind = f"noise, for the data is not here: {error.what}"
     return images, kind
 
 
-def _pictures(source: Path) -> list[Path]:
+def _files(source: Path, endings: tuple[str, ...]) -> list[Path]:
+    kind = "pictures" if ".png" in endings else "recordings"
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise DataError(f"there is no {source}", fix="a picture, or a folder of pictures")
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGES and not path.name.startswith("."))
+        raise DataError(f"there is no {source}", fix=f"a file, or a folder of {kind}")
+    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in endings and not path.name.startswith("."))
     if not files:
-        raise DataError(f"{source} holds no pictures", fix=f"files that end in {', '.join(IMAGES[:4])}, ...")
+        raise DataError(f"{source} holds no {kind}", fix=f"files that end in {', '.join(endings[:4])}, ...")
     return files

@@ -95,7 +95,7 @@ def time_pictures(trainer: Any) -> list[float]:
 
         return run
 
-    for name in ("_draw", "_draw_curves", "_draw_samples", "_draw_example"):
+    for name in ("_draw", "_draw_curves", "_draw_first"):
         setattr(report, name, timed(getattr(report, name)))
     return drawn
 

@@ -56,16 +56,16 @@ def drawn():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, drawn):
     """A finished run of digits that the tests below look at and none of them changes."""
-    from dlzoo.callbacks import report
+    from dlzoo.callbacks.pictures import labels
 
-    real = report.confusion
+    real = labels.confusion
 
     def confusion(matrix, classes, title):
         drawn.update(matrix=matrix.clone(), classes=classes, title=title)
         return real(matrix, classes, title)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "confusion", confusion)
+        patch.setattr(labels, "confusion", confusion)
         patch.setenv("DLZOO_OFFLINE", "1")
         folder = tmp_path_factory.mktemp("runs") / "first"
         return _train(f"run_dir={folder}", "seed=3", "tags=[one]")

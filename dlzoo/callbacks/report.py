@@ -1,26 +1,25 @@
 """The run report: the numbers and pictures that a run leaves behind, refreshed at every validation."""
 
-import heapq
 import math
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor
 
+from dlzoo.callbacks.pictures.labels import LabelPictures
 from dlzoo.errors import NumericalError
 from dlzoo.plots import figure
-from dlzoo.plots.confusion import confusion
 from dlzoo.plots.curves import curves
 from dlzoo.plots.history import read_metrics
-from dlzoo.plots.images import image_grid, save_image
 from dlzoo.signals import Stopped
+
+PICTURES = {"labels": LabelPictures}  # what a task says of its answers -> what draws them
 
 
 class RunReport(L.Callback):
-    """Logs the training loss, the rate and the speed every few steps; draws samples, curves, confusion and mistakes.
+    """Logs the training loss, the rate and the speed every few steps; draws the curves and the pictures of the task.
 
     The loss is added up on its device and read only when it is logged, so that no step waits for a number.
 
@@ -36,7 +35,9 @@ class RunReport(L.Callback):
         self.samples = 0  # seen in training, over all devices
         self._logged = 0  # the step of the newest row
         self._since: float | None = None
-        self._clear()
+        self._loss: Tensor | None = None
+        self._batches = 0
+        self._pictures: LabelPictures | None = None
 
     @property
     def samples_per_second(self) -> float:
@@ -63,6 +64,10 @@ class RunReport(L.Callback):
             state = checkpoint["callbacks"][self.state_key]
             state["loss"] = trainer.strategy.reduce(self._loss.detach().clone(), reduce_op="mean").cpu()
 
+    def setup(self, trainer: L.Trainer, task: L.LightningModule, stage: str) -> None:
+        kind = PICTURES.get(getattr(task, "answers", ""))
+        self._pictures = kind(self.dir, self.title, trainer.datamodule, self.mistakes) if kind else None
+
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._first = True
         if self._loss is not None:
@@ -77,8 +82,7 @@ class RunReport(L.Callback):
             self._first = False
             if trainer.is_global_zero:
                 self._stop_clock()  # drawing is not training
-                self._draw_samples(trainer, batch)
-                self._draw_example(trainer)
+                self._draw_first(batch)
                 self._start_clock()
 
     def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -93,7 +97,7 @@ class RunReport(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._stop_clock()
-        self._clear_evaluation()
+        self._clear_pictures()
 
     def on_validation_batch_end(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         self._watch(outputs, batch)
@@ -114,7 +118,7 @@ class RunReport(L.Callback):
             self._draw_curves(trainer)
 
     def on_test_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        self._clear_evaluation()
+        self._clear_pictures()
 
     def on_test_batch_end(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         self._watch(outputs, batch)
@@ -124,15 +128,6 @@ class RunReport(L.Callback):
         self._draw(trainer, "test")
 
     # --- numbers
-
-    def _clear(self) -> None:
-        self._loss: Tensor | None = None
-        self._batches = 0
-        self._clear_evaluation()
-
-    def _clear_evaluation(self) -> None:
-        self._matrix: Tensor | None = None
-        self._worst: list[tuple[float, int, Tensor, int, Tensor]] = []  # a heap: the least bad on top
 
     def _start_clock(self) -> None:
         if self._since is None:
@@ -164,47 +159,26 @@ class RunReport(L.Callback):
 
     # --- pictures
 
-    def _watch(self, outputs: dict[str, Tensor], batch: tuple[Tensor, Tensor]) -> None:
-        """Adds a batch to the confusion matrix and keeps its worst mistakes."""
-        (images, labels), logits = batch, outputs["logits"]
-        classes = logits.shape[1]
-        predicted = logits.argmax(1)
-        counts = torch.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-        self._matrix = counts if self._matrix is None else self._matrix + counts
-        if images.ndim != 4:
-            return  # not pictures: nothing to show
-        losses = outputs["losses"].masked_fill(predicted == labels, -1.0)
-        for index in losses.topk(min(self.mistakes, len(losses))).indices.tolist():
-            loss = losses[index].item()
-            full = len(self._worst) == self.mistakes
-            if loss < 0 or (full and loss <= self._worst[0][0]):
-                break
-            # the count breaks ties, so that tensors are never compared
-            entry = (loss, len(self._worst) + id(images), images[index].cpu(), labels[index].item(), logits[index].cpu())
-            heapq.heapreplace(self._worst, entry) if full else heapq.heappush(self._worst, entry)
+    def _clear_pictures(self) -> None:
+        if self._pictures:
+            self._pictures.clear()
+
+    def _watch(self, outputs: dict[str, Tensor], batch: Any) -> None:
+        if self._pictures:
+            self._pictures.watch(outputs, batch)
+
+    def _draw_first(self, batch: Any) -> None:
+        if self._pictures:
+            self._pictures.first(batch)
 
     def _draw(self, trainer: L.Trainer, split: str) -> None:
-        matrix = self._matrix
-        if matrix is not None:
-            matrix = trainer.strategy.reduce(matrix, reduce_op="sum")  # every rank takes part
+        if self._pictures:
+            self._pictures.gather(trainer.strategy)  # every rank takes part
         if not trainer.is_global_zero:
             return
         self._draw_curves(trainer)
-        if matrix is None:
-            return
-        classes = trainer.datamodule.classes
-        figure.save(confusion(matrix.cpu(), classes, f"{self.title}, {split}"), self.dir / "confusion.png")
-        worst = sorted(self._worst, key=lambda entry: -entry[0])
-        if worst:
-            images = trainer.datamodule.preprocess.denormalize(torch.stack([entry[2] for entry in worst]))
-            captions = [_caption(entry[3], entry[4], classes) for entry in worst]
-            figure.save(image_grid(images, captions, f"{self.title}, {split}: the worst mistakes"), self.dir / "mistakes.png")
-
-    def _draw_example(self, trainer: L.Trainer) -> None:
-        """One test picture as a file, so that the printed command for a prediction has something to work on."""
-        images, _ = trainer.datamodule.test_images(1)
-        if images.ndim == 4:
-            save_image(trainer.datamodule.preprocess.denormalize(images)[0], self.dir / "example.png")
+        if self._pictures:
+            self._pictures.draw(split)
 
     def _draw_curves(self, trainer: L.Trainer) -> None:
         for logger in trainer.loggers:
@@ -212,16 +186,6 @@ class RunReport(L.Callback):
         history = read_metrics(self.dir / "metrics.csv")
         history.pop("samples_per_second", None)  # for the table, not for the eye
         figure.save(curves(history, self.title), self.dir / "curves.png")
-
-    def _draw_samples(self, trainer: L.Trainer, batch: tuple[Tensor, Tensor]) -> None:
-        images, labels = batch
-        if images.ndim != 4:
-            return
-        shown = trainer.datamodule.preprocess.denormalize(images[:40].detach().float().cpu())
-        captions = [trainer.datamodule.classes[label] for label in labels[:40].tolist()]
-        figure.save(
-            image_grid(shown, captions, f"{self.title}: the first batch as the network sees it"), self.dir / "samples.png"
-        )
 
 
 def _require_finite(trainer: L.Trainer, name: str, value: float) -> None:
@@ -233,9 +197,3 @@ def _require_finite(trainer: L.Trainer, name: str, value: float) -> None:
             safe="the checkpoints written before it",
             fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or trainer.precision=32",
         )
-
-
-def _caption(label: int, logits: Tensor, classes: tuple[str, ...]) -> str:
-    probabilities = logits.softmax(0)
-    top = int(probabilities.argmax())
-    return f"{classes[top]} {probabilities[top]:.2f}, is {classes[label]}"

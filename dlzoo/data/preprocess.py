@@ -53,6 +53,11 @@ class Preprocess:
         if self.resize is not None and self.resize < max(self.height, self.width):
             raise ValueError(f"resize must be at least the side of the crop, got {self.resize} for {self.height}x{self.width}")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one input: (C, H, W)."""
+        return self.channels, self.height, self.width
+
     def __call__(self, picture: str | Path | Image.Image) -> Tensor:
         """A picture, or the path of one -> (C, H, W), float32.
 

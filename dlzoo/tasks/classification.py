@@ -44,6 +44,8 @@ class Classification(L.LightningModule):
         ValueError: label_smoothing outside 0 to 1, or a negative alpha.
     """
 
+    answers = "labels"  # how the run report draws what the network says, and how `predict` tells it
+
     def __init__(
         self,
         net: nn.Module,
