@@ -1,7 +1,7 @@
 """Published weights in the zoo's own form.
 
 One module for each model file. It offers `SOURCES`, the published file of each name, and `convert(name, state_dict)`. They are
-found by looking through this folder, so a new model brings its module and edits nothing.
+found by looking through this folder, so a new model brings its module and edits nothing. `renaming.py` has what they share.
 """
 
 import functools
@@ -15,8 +15,12 @@ from typing import Any
 from torch import Tensor
 
 from dlzoo.errors import ConfigError, suggest
+from dlzoo.pretrained.renaming import check
 
-__all__ = ["Source", "convert", "names", "source"]
+__all__ = ["IMAGENET", "Source", "convert", "imagenet", "names", "source"]
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+TORCHVISION = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,20 @@ class Source:
     size: int | None = None
 
 
+def imagenet(file: str, top1: str, top5: str, paper: str, side: int = 224) -> Source:
+    """A file of torchvision's; the last part of its name is the head of its hash.
+
+    Args:
+        file: for example "resnet18-f37072fd.pth".
+        top1, top5: per cent, as torchvision states them.
+        paper: who trained it, and how.
+        side: of the one crop that they were measured on.
+    """
+    accuracy = f"ImageNet-1k validation, one crop of {side}: top-1 {top1} %, top-5 {top5} %"
+    sha256 = file.removesuffix(".pth").rsplit("-", 1)[-1]
+    return Source(TORCHVISION + file, sha256, "BSD-3-Clause", accuracy, paper, **IMAGENET)
+
+
 def names() -> list[str]:
     """The models with published weights, sorted."""
     return sorted(_homes())
@@ -57,18 +75,23 @@ def source(name: str) -> Source:
     return _home(name).SOURCES[name]
 
 
-def convert(name: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+def convert(name: str, state_dict: Mapping[str, Any], own: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """A published state dict under our names, for `load_state_dict`; the tensors are shared, not copied.
 
     Args:
         name: the model, for example "resnet50".
         state_dict: what `torch.load(path, weights_only=True)` gives of the published file.
+        own: the state dict of the model that shall take them. With it, all that is missing, too much or of another shape is
+            found here (the first and the last layer may differ), and not by `load_state_dict`.
 
     Raises:
         ConfigError: there are no published weights of that name.
         CheckpointError: it is the state dict of another model.
     """
-    return _home(name).convert(name, state_dict)
+    converted = _home(name).convert(name, state_dict)
+    if own is not None:
+        check(name, converted, own)
+    return converted
 
 
 def _home(name: str) -> ModuleType:

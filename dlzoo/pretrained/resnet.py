@@ -7,16 +7,14 @@ is the order of the tensors, so they are read by order, each checked for its kin
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dlzoo.errors import CheckpointError
-from dlzoo.pretrained import Source
+from dlzoo.pretrained import IMAGENET, Source, imagenet
+from dlzoo.pretrained.renaming import COUNTER, misfit, show, unwrap, with_counters
 
 __all__ = ["SOURCES", "convert"]
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-TORCHVISION = "https://download.pytorch.org/models/"
 CIFAR = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 
 # (blocks of each stage, bottleneck?, width of the first stage); three stages are the CIFAR family
@@ -42,9 +40,7 @@ def _cifar(file: str, sha256: str, accuracy: str) -> Source:
 
 
 def _imagenet(file: str, top1: str, top5: str, recipe: str) -> Source:
-    accuracy = f"ImageNet-1k validation, one crop of 224: top-1 {top1} %, top-5 {top5} %"
-    sha256 = file.removesuffix(".pth").rsplit("-", 1)[-1]
-    return Source(TORCHVISION + file, sha256, "BSD-3-Clause", accuracy, f"He et al. 2015, torchvision's {recipe}", **IMAGENET)
+    return imagenet(file, top1, top5, f"He et al. 2015, torchvision's {recipe}")
 
 
 SOURCES = {
@@ -61,7 +57,6 @@ SOURCES = {
 }
 
 Shape = tuple[int | None, ...]  # None: any size, for channels of the image and classes
-COUNTER = "num_batches_tracked"
 
 
 def convert(name: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -75,37 +70,16 @@ def convert(name: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it is the state dict of another model.
     """
-    found = _unwrap(name, state_dict)
+    found = unwrap(name, state_dict)
     pairs = _pairs(name, found)
     if pairs is None:
         raise _misfit(name, found)
-    converted = {}
+    converted = {ours: found[theirs] for ours, theirs in pairs}
     for ours, theirs in pairs:
-        converted[ours] = found[theirs]
-        if ours.endswith("running_var"):  # older files do not count batches
-            counter = found.get(theirs.removesuffix("running_var") + COUNTER, torch.tensor(0))
-            converted[ours.removesuffix("running_var") + COUNTER] = counter
-    return converted
-
-
-def _unwrap(name: str, state_dict: Any) -> dict[str, Tensor]:
-    """The tensors of a file, without its wrappers."""
-    inner = state_dict
-    if isinstance(inner, Mapping) and isinstance(inner.get("state_dict"), Mapping):
-        inner = inner["state_dict"]
-    tensors = {}
-    if isinstance(inner, Mapping):
-        tensors = {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if not tensors:
-        entries = ", ".join(map(str, list(inner)[:6])) if isinstance(inner, Mapping) else "none"
-        raise CheckpointError(
-            f"the file does not hold the weights of {name}: there are no tensors in it",
-            where=f"a {type(inner).__name__} with the entries: {entries}",
-            fix="give the state dict itself, or {'state_dict': ...}",
-        )
-    if all(key.startswith("module.") for key in tensors):  # torch.nn.DataParallel puts it there
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
+        counter = theirs.removesuffix("running_var") + COUNTER
+        if ours.endswith("running_var") and counter in found:
+            converted[ours.removesuffix("running_var") + COUNTER] = found[counter]
+    return with_counters(converted)
 
 
 def _pairs(name: str, found: Mapping[str, Tensor]) -> list[tuple[str, str]] | None:
@@ -131,20 +105,15 @@ def _misfit(name: str, found: Mapping[str, Tensor]) -> CheckpointError:
         named_so = (key for key in unexpected if (_same_kind(key, ours) if _by_order(name) else key == theirs))
         match = next((key for key in named_so if _fits(found[key], shape)), None)
         if match is None:
-            missing.append(_show(wanted, shape))
+            missing.append(show(wanted, shape))
         else:
             unexpected.remove(match)
     other = next((size for size in SIZES if _pairs(size, found) is not None), None)
-    what = f"these are the weights of {other}" if other else f"{len(keys)} tensors"
+    looks_like = f"these are the weights of {other}" if other else f"{len(keys)} tensors"
     if not other and not missing and not unexpected:
-        what += " in another order"
-    ends = " ... ".join(_show(key, tuple(found[key].shape)) for key in (keys[0], keys[-1]))
-    extra = [_show(key, tuple(found[key].shape)) for key in unexpected]
-    lines = [f"{what}: {ends}"]
-    for title, tensors in (("missing", missing), ("unexpected", extra)):
-        lines.append(f"{title} {len(tensors)}" + (": " + ", ".join(tensors[:3]) if tensors else ""))
-    fix = f"dlzoo.create_model({other!r})" if other else ""
-    return CheckpointError(f"the file does not hold the weights of {name}", where="\n         ".join(lines), fix=fix)
+        looks_like += " in another order"
+    extra = [show(key, tuple(found[key].shape)) for key in unexpected]
+    return misfit(name, found, missing, extra, looks_like=looks_like, fix=f"dlzoo.create_model({other!r})" if other else "")
 
 
 def _by_order(name: str) -> bool:
@@ -161,10 +130,6 @@ def _same_kind(name: str, other: str) -> bool:
 
 def _fits(tensor: Tensor, shape: Shape) -> bool:
     return tensor.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, tensor.shape, strict=True))
-
-
-def _show(name: str, shape: Shape) -> str:
-    return f"{name} ({', '.join('any' if size is None else str(size) for size in shape)})"
 
 
 def _layout(name: str) -> Iterator[tuple[str, str, Shape]]:
