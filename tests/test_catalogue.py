@@ -6,7 +6,9 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,25 +19,94 @@ from dlzoo import schema, zoo
 from dlzoo.errors import CheckpointError, ConfigError, DataError, UnsafeError
 
 MODELS = zoo.list_models()
-# one of each kind on the fast side; the deep ones are made of the same blocks and take a minute to trace
-EXPORTED = [name if name in ("resnet20", "resnet50") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
-SIDE, CLASSES = 32, 7
+CLASSES = 7
 
 
-def _images(count=2, channels=3):
-    return torch.randn(count, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+@dataclass(frozen=True)
+class Row:
+    """What these tests must know of the models of one file. A file without a row is one of images with a fast first member.
+
+    Args:
+        fast: the members that are tested each time; all others are `slow`.
+        tiny: instead of them, a small network of the same blocks: the class and its arguments.
+        arguments: of every member, where its own defaults are for larger inputs.
+        input: the shape of one sample.
+        published: the same, as large as it was published for: one slow export of each member.
+        dense: whether every pixel has an answer of its own.
+    """
+
+    fast: tuple[str, ...] = ()
+    tiny: tuple[str, dict[str, Any]] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    input: tuple[int, ...] = (3, 32, 32)
+    published: tuple[int, ...] = (3, 224, 224)
+    dense: bool = False
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def net(request):
-    """Every model of the catalogue, with seven classes, in evaluation mode; a test that changes it takes a copy."""
+ROWS = {
+    "vision.mlp": Row(published=(3, 32, 32)),
+    "vision.resnet": Row(fast=("resnet20", "resnet50")),
+}
+
+
+def _file(name):
+    """vision.resnet, for resnet20"""
+    return dlzoo.model_info(name).target.removeprefix("dlzoo.models.").rsplit(".", 1)[0]
+
+
+def _cases():
+    """Each model, slow but for the one or two that stand for their file; where a row has a tiny network, that one."""
+    cases, seen = [], set()
+    for name in MODELS:
+        file = _file(name)
+        row = ROWS.get(file, Row())
+        if row.tiny and file not in seen:
+            cases.append(pytest.param(f"{file}, tiny"))
+        fast = name in row.fast or not (row.fast or row.tiny or file in seen)
+        cases.append(pytest.param(name, marks=() if fast else pytest.mark.slow))
+        seen.add(file)
+    return cases
+
+
+CASES = _cases()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of the catalogue with seven classes, in evaluation mode, and the row of its file."""
+
+    net: nn.Module
+    row: Row
+
+    def inputs(self, count=2, shape=None):
+        return torch.randn(count, *(shape or self.row.input), generator=torch.Generator().manual_seed(0))
+
+    def answer(self, count, shape=None):
+        return (count, CLASSES, *((shape or self.row.input)[1:] if self.row.dense else ()))
+
+
+def _case(name):
+    file = name.removesuffix(", tiny")
     torch.manual_seed(0)
-    made = dlzoo.create_model(request.param, num_classes=CLASSES)
-    for module in made.modules():  # fresh statistics would hide a batch norm that evaluation forgets
-        if isinstance(module, nn.BatchNorm2d):
+    if name != file:
+        row = ROWS[file]
+        kind, arguments = row.tiny
+        net = zoo.build({"_target_": f"dlzoo.models.{file}.{kind}", **arguments, "num_classes": CLASSES})
+    else:
+        row = ROWS.get(_file(name), Row())
+        net = dlzoo.create_model(name, num_classes=CLASSES, **row.arguments)
+    return Case(net.eval(), row)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    """Every model of the catalogue; a test that changes the network takes a copy."""
+    made = _case(request.param)
+    for module in made.net.modules():  # fresh statistics would hide a batch norm that evaluation forgets
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.9, 1.1)
-    return made.eval()
+    return made
 
 
 def _logits(net, x):
@@ -43,93 +114,114 @@ def _logits(net, x):
         return net(x)
 
 
-def test_forward_is_finite_and_evaluation_repeats_itself(net):
-    x = _images()
-    logits = _logits(net, x)
-    assert logits.shape == (2, CLASSES) and logits.isfinite().all()
-    assert torch.equal(logits, _logits(net, x))
+def test_every_row_is_of_a_file():
+    files = {_file(name) for name in MODELS}
+    assert set(ROWS) <= files
+    assert all(_file(name) == file for file, row in ROWS.items() for name in row.fast)
 
 
-def test_every_parameter_gets_a_finite_gradient(net):
-    net = copy.deepcopy(net).train()
-    loss = nn.functional.cross_entropy(net(_images()), torch.tensor([0, 6]))
-    loss.backward()
+def test_forward_is_finite_and_evaluation_repeats_itself(case):
+    x = case.inputs()
+    logits = _logits(case.net, x)
+    assert logits.shape == case.answer(2) and logits.isfinite().all()
+    assert torch.equal(logits, _logits(case.net, x))
+
+
+def test_every_parameter_gets_a_finite_gradient(case):
+    net = copy.deepcopy(case.net).train()
+    torch.manual_seed(0)  # of dropout
+    logits = net(case.inputs())
+    labels = torch.arange(logits[:, 0].numel()).view_as(logits[:, 0]) % 2 * (CLASSES - 1)
+    nn.functional.cross_entropy(logits, labels).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.count_nonzero() > 0, name
 
 
-def test_safetensors_keep_every_bit(net, tmp_path):
+def test_safetensors_keep_every_bit(case, tmp_path):
     from safetensors.torch import load_model, save_model
 
-    save_model(net, tmp_path / "model.safetensors")
-    other = copy.deepcopy(net)
+    save_model(case.net, tmp_path / "model.safetensors")
+    other = copy.deepcopy(case.net)
     for tensor in other.state_dict().values():
         tensor.zero_()
     load_model(other, tmp_path / "model.safetensors")
-    for (name, one), two in zip(net.state_dict().items(), other.state_dict().values(), strict=True):
+    for (name, one), two in zip(case.net.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
-    assert torch.equal(_logits(net, _images()), _logits(other, _images()))
+    assert torch.equal(_logits(case.net, case.inputs()), _logits(other, case.inputs()))
 
 
-def test_a_sample_does_not_see_its_neighbours(net):
-    x = _images(3)
-    together = _logits(net, x)
-    alone = torch.cat([_logits(net, x[i : i + 1]) for i in range(3)])
+def test_a_sample_does_not_see_its_neighbours(case):
+    x = case.inputs(3)
+    together = _logits(case.net, x)
+    alone = torch.cat([_logits(case.net, x[i : i + 1]) for i in range(3)])
     assert (together - alone).abs().max() <= 1e-3 * together.abs().max()
 
 
-def test_channels_last_computes_the_same(net):
-    x = _images()
-    other = copy.deepcopy(net).to(memory_format=torch.channels_last)
-    logits = _logits(net, x)
+def test_channels_last_computes_the_same(case):
+    x = case.inputs()
+    if x.ndim != 4:
+        return  # of images alone
+    other = copy.deepcopy(case.net).to(memory_format=torch.channels_last)
+    logits = _logits(case.net, x)
     difference = (_logits(other, x.contiguous(memory_format=torch.channels_last)) - logits).abs().max()
     assert difference <= 1e-3 * logits.abs().max()  # 152 layers of rounding in another order
 
 
-def test_bf16_autocast_is_finite_and_near(net):
-    x = _images()
+def test_bf16_autocast_is_finite_and_near(case):
+    x = case.inputs()
     with torch.autocast("cpu", torch.bfloat16):
-        logits = _logits(net, x)
-    whole = _logits(net, x)
+        logits = _logits(case.net, x)
+    whole = _logits(case.net, x)
     assert logits.isfinite().all()
     assert (logits.float() - whole).abs().max() <= 0.1 * whole.abs().max() + 0.05  # 8 bits of mantissa through 152 layers
 
 
-def test_a_copy_is_the_same_and_its_own(net):
-    other = copy.deepcopy(net)
-    assert torch.equal(_logits(other, _images()), _logits(net, _images()))
+def test_a_copy_is_the_same_and_its_own(case):
+    other = copy.deepcopy(case.net)
+    assert torch.equal(_logits(other, case.inputs()), _logits(case.net, case.inputs()))
     theirs = {tensor.data_ptr() for tensor in other.state_dict().values()}
-    assert not theirs & {tensor.data_ptr() for tensor in net.state_dict().values()}
+    assert not theirs & {tensor.data_ptr() for tensor in case.net.state_dict().values()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 def test_every_tensor_is_a_parameter_or_a_buffer(name):
     """Built without memory and then given it: a tensor that `to_empty` does not know stays behind on meta."""
     with torch.device("meta"):
-        net = dlzoo.create_model(name, num_classes=CLASSES)
-    net.to_empty(device="cpu")
+        case = _case(name)
+    net = case.net.to_empty(device="cpu")
     for tensor in net.state_dict().values():
         tensor.zero_()
-    logits = _logits(net.eval(), _images())
-    assert logits.device.type == "cpu" and logits.shape == (2, CLASSES)
+    logits = _logits(net, case.inputs())
+    assert logits.device.type == "cpu" and logits.shape == case.answer(2)
     known = {id(tensor) for tensor in (*net.parameters(), *net.buffers())}
     for module in net.modules():
         for name, value in vars(module).items():
             assert not isinstance(value, torch.Tensor) or id(value) in known, name
 
 
-@pytest.mark.parametrize("name", EXPORTED)
-def test_the_export_computes_the_same(name, tmp_path):
+def _export(case, path, counts, shape=None):
     from dlzoo.export.onnx import export_onnx
     from dlzoo.export.verify import verify_onnx
 
-    torch.manual_seed(0)
-    net = dlzoo.create_model(name, num_classes=CLASSES).eval()
-    export_onnx(net, _images(1), tmp_path / "model.onnx", metadata={})
-    report = verify_onnx(net, tmp_path / "model.onnx", [_images(1), _images(2), _images(5)])
+    export_onnx(case.net, case.inputs(1, shape), path, metadata={})
+    report = verify_onnx(case.net, path, [case.inputs(count, shape) for count in counts])
     assert report.max_rel <= 1e-4 and report.top1 == 1.0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_export_computes_the_same(name, tmp_path):
+    _export(_case(name), tmp_path / "model.onnx", (1, 2, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_the_export_computes_the_same_at_full_size(name, tmp_path):
+    row = ROWS.get(_file(name), Row())
+    torch.manual_seed(0)
+    case = Case(dlzoo.create_model(name).eval(), row)
+    _export(case, tmp_path / "model.onnx", (1, 2), row.published)
 
 
 # --- the face
@@ -367,6 +459,10 @@ def _plant(monkeypatch, tmp_path, state_dict, name="resnet18"):
     monkeypatch.setattr(pretrained, "source", lambda _: right)
     monkeypatch.setenv("DLZOO_CACHE", str(tmp_path))
     return path
+
+
+def _images():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
