@@ -4,6 +4,7 @@ Each verb imports what it needs and no more, so that help, lists and mistakes an
 """
 
 import argparse
+import importlib
 import json
 import os
 import shlex
@@ -27,6 +28,7 @@ VERBS = {
     "resume": "go on with a run, the latest unfinished one if none is named: dlzoo resume [RUN] [key=value ...]",
     "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
+    "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|features|landscape|...] [--picture FILE]",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
     "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
     "sweep": "many runs: dlzoo sweep seed=1,2,3 | hparams_search=digits_optuna | DIR",
@@ -34,6 +36,7 @@ VERBS = {
     "list": "what there is: dlzoo list models|experiments|data|runs|... [PATTERN]",
     "doctor": "what this machine has: a block to paste into an issue",
 }
+HOMES = {"explain": "dlzoo.insight", "sweep": "dlzoo.sweep", "tune": "dlzoo.tune"}  # verbs that are files of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +87,8 @@ def _dispatch(arguments: list[str]) -> int:
 
     rest, packages = targets.named(rest)
     with targets.allowed(packages):
-        globals()[f"_{verb}"](rest)
+        command = importlib.import_module(HOMES[verb]).main if verb in HOMES else globals()[f"_{verb}"]
+        command(rest)
     return 0
 
 
@@ -169,18 +173,6 @@ def _export(arguments: list[str]) -> None:
     ]
     _table(["pictures", "largest difference", "relative", "same label"], rows)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), compared with torch on {report['pictures']}")
-
-
-def _sweep(arguments: list[str]) -> None:
-    from dlzoo import sweep
-
-    sweep.main(arguments)
-
-
-def _tune(arguments: list[str]) -> None:
-    from dlzoo import tune
-
-    tune.main(arguments)
 
 
 def _consolidate(arguments: list[str]) -> None:

@@ -24,7 +24,7 @@ MAY = {
     "plots": set(),
     "tasks": {"losses", "optim", "data", "ops", "errors"},
     "datamodules": {"data", "errors"},
-    "callbacks": {"optim", "plots", "errors", "checkpoints", "faults", "signals"},
+    "callbacks": {"explain", "optim", "plots", "errors", "checkpoints", "faults", "signals"},
     "export": {"ops", "plots", "errors"},
     "explain": {"ops", "plots", "errors"},
     "strategies": {"errors", "sharded"},
@@ -89,6 +89,7 @@ MAY = {
         "targets",
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
+    "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "cli": {
         "consolidate",

@@ -1,0 +1,327 @@
+"""`dlzoo explain`: the pictures that show what the network of a run has learned, and what it looks at."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlzoo import rundir, verbs, zoo
+from dlzoo.errors import ConfigError, polite, suggest
+from dlzoo.rundir import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+    from dlzoo.explain.pictures import Sample
+
+# what there is, and what to look at in it
+KINDS = {
+    "gradcam": "is the heat on the object, or on what stands around it?",
+    "filters": "edges and colours after good training; noise means too little training, or too large a rate",
+    "features": "the picture, then its edges, then fewer places and more of what is there; channels that are empty are dead",
+    "visualize": "what a class looks like to the network: shapes, or only a texture?",
+    "occlusion": "red parts carry the decision; a red background is a shortcut that will not hold elsewhere",
+    "receptive_field": "the frame is what a unit can see, the heat what it looks at: larger objects are seen in parts",
+    "landscape": "wide and smooth around the trained weights, or narrow and rough?",
+    "confusion": "which classes are taken for each other, and whether both ways",
+    "mistakes": "is the label right? is there anything that they have in common?",
+}
+LOOKED_AT = 256  # test pictures that are read
+POINTS, SAMPLES = 15, 256
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be chosen.
+
+    Args:
+        picture: a file of the user's instead of test pictures.
+        layer: a name as in the network's `named_modules`.
+        which: "best" or "last" weights.
+        beside: another run, whose loss landscape is drawn beside this one's.
+        points: of the landscape's grid, along one side.
+        samples: that the landscape's loss is the mean of.
+        overrides: such as data_dir=PATH.
+    """
+
+    picture: str | None = None
+    layer: str | None = None
+    which: str = "best"
+    beside: str | None = None
+    points: int = POINTS
+    samples: int = SAMPLES
+    overrides: Sequence[str] = field(default_factory=list)
+
+
+def explain(
+    run: str | Path, what: str = "all", options: Options | None = None, say: Callable[[str], None] = lambda line: None
+) -> list[Path]:
+    """Draws the pictures of a run's network, into the folder `explain` of its directory.
+
+    Args:
+        run: its directory, or one of its checkpoints.
+        what: one of KINDS, or "all" of those that apply to it.
+        options: see there.
+        say: is called with the lines to print.
+
+    Returns:
+        the files.
+
+    Raises:
+        ConfigError: no such run, picture or layer, or one that does not apply to this network.
+        DataError: the data are not here; with a picture of yours most of the pictures can do without.
+    """
+    options = options or Options()
+    found = rundir.find(run)
+    if what != "all" and what not in KINDS:
+        raise ConfigError(f"there is no picture {what!r}", where="dlzoo explain", fix=suggest(what, KINDS) or ", ".join(KINDS))
+    look = Look(found, run, options)
+    written = []
+    for kind in KINDS if what == "all" else [what]:
+        try:
+            figures = look.draw(kind)
+        except ConfigError as error:
+            if what != "all" or options.layer:
+                raise
+            say(f"{kind}: left out, {error.what}")
+            continue
+        from dlzoo.plots import figure
+
+        for name, drawn in figures.items():
+            path = found.dir / "explain" / f"{name}.png"
+            figure.save(drawn, path)
+            written.append(path)
+            say(f"{path}\n  {KINDS[kind]}")
+    if "landscape" in (what, *(KINDS if what == "all" else ())) and not look.checkpoints():
+        say("for the way of a training in its landscape: callbacks.checkpoint.keep_every_n_epochs=1, or callbacks=landscape")
+    return written
+
+
+class Look:
+    """One run's network and data, each read when first needed."""
+
+    def __init__(self, run: Run, named: str | Path, options: Options) -> None:
+        self.run, self.options = run, options
+        self.title = str(run.config["name"])
+        self.net = verbs.load(named, options.which)
+        self._data: Any = None
+        self._sample: Sample | None = None
+        self._answers: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def draw(self, kind: str) -> "dict[str, Figure]":
+        """The figures of one kind, by the names of their files."""
+        from dlzoo.explain import pictures
+
+        if kind in ("confusion", "mistakes"):
+            return {kind: getattr(self, f"_{kind}")()}
+        if kind == "landscape":
+            return self._landscape()
+        if kind == "occlusion":
+            return {kind: pictures.occlusion_picture(self.net, self.sample, self.title)}
+        draw = {
+            "gradcam": pictures.gradcam_picture,
+            "filters": pictures.filters_picture,
+            "features": pictures.features_picture,
+            "visualize": pictures.visualize_picture,
+            "receptive_field": pictures.field_picture,
+        }[kind]
+        return {kind: draw(self.net, self.sample, self.title, self.options.layer)}
+
+    @property
+    def data(self) -> Any:
+        if self._data is None:
+            from dlzoo.config import run_config
+
+            self._data = zoo.build(run_config(self.run, list(self.options.overrides))["data"])
+            self._data.prepare_data()
+            self._data.setup("fit")
+            self._data.setup("test")
+        return self._data
+
+    @property
+    def sample(self) -> "Sample":
+        """The user's picture, or test pictures, those of different classes first."""
+        if self._sample is None:
+            from dlzoo.explain.pictures import Sample
+
+            summary = self.run.summary
+            how, classes = summary["preprocess"], summary["classes"]
+            colours = {key: how[key] for key in ("mean", "std") if how.get(key)}
+            if self.options.picture:
+                images = verbs.preprocessing(self.run)(self.options.picture)[None]
+                self._sample = Sample(images, classes, None, **colours)
+            else:
+                images, labels = self.data.test_images(LOOKED_AT)
+                if labels.ndim > 1:  # a map of labels: a picture has no class of its own
+                    self._sample = Sample(images, classes, None, **colours)
+                else:
+                    order = _one_of_each(labels.tolist())
+                    self._sample = Sample(images[order], classes, labels[order].tolist(), **colours)
+        return self._sample
+
+    def checkpoints(self) -> list[Path]:
+        """The weights that the run kept on its way, the oldest first."""
+        kept = sorted((self.run.dir / "explain" / "trajectory").glob("step_*.safetensors"))
+        return kept or sorted((self.run.dir / "checkpoints").glob("epoch_*.ckpt"))
+
+    def _landscape(self) -> "dict[str, Figure]":
+        from dlzoo.explain.pictures import surface_terrain, way_picture
+        from dlzoo.plots.landscape import landscape
+
+        images, labels = self._held_out()
+        loss = mean_loss(images, labels)
+        count = self.options.points
+        print(f"landscape: {count * count} points of {len(labels)} samples each", file=sys.stderr, flush=True)
+        terrains = [surface_terrain(self.net, loss, _model(self.run), count)]
+        if self.options.beside:
+            other = rundir.find(self.options.beside)
+            net = verbs.load(self.options.beside, self.options.which)
+            terrains.append(surface_terrain(net, loss, _model(other), count))
+        note = f"Loss of {len(labels)} validation samples in two random filter-normalised directions."
+        figures = {"landscape": landscape(terrains, f"{self.title}: the loss around the trained weights", note)}
+        if len(self.checkpoints()) >= 3:
+            weights = [_weights(path) for path in self.checkpoints()]
+            title = f"{self.title}: the way of the training"
+            figures["landscape_way"] = way_picture(self.net, loss, weights, title, count)
+        return figures
+
+    def _held_out(self) -> "tuple[Tensor, Tensor]":
+        """Validation samples, or test samples where nothing validates; as many as asked for."""
+        import torch
+
+        loader = self.data.val_dataloader() if self.data.validates else self.data.test_dataloader()
+        images, labels, count = [], [], 0
+        for x, y in loader:
+            images.append(x)
+            labels.append(y)
+            count += len(y)
+            if count >= self.options.samples:
+                break
+        y = torch.cat(labels)[: self.options.samples]
+        if y.ndim != 1:
+            raise ConfigError("the landscape is drawn of one label for each input, and this run's are maps")
+        return torch.cat(images)[: self.options.samples], y
+
+    def _answered(self) -> "tuple[Tensor, Tensor, Tensor]":
+        """Of the whole test split: the logits, the labels, and the inputs that were told wrong, the surest first."""
+        if self._answers is None:
+            import torch
+
+            from dlzoo.explain.layers import require_scores
+
+            logits, labels, wrong, losses = [], [], [], []
+            with torch.inference_mode():
+                for x, y in self.data.test_dataloader():
+                    scores = require_scores(self.net(x)).float()
+                    loss = torch.nn.functional.cross_entropy(scores, y, reduction="none")
+                    missed = scores.argmax(1) != y
+                    logits.append(scores)
+                    labels.append(y)
+                    wrong.append((x[missed], scores[missed], y[missed]))
+                    losses.append(loss[missed])
+            order = torch.cat(losses).argsort(descending=True)[:32]
+            worst = [torch.cat(parts)[order] for parts in zip(*wrong, strict=True)]
+            self._answers = torch.cat(logits), torch.cat(labels), worst
+        return self._answers
+
+    def _confusion(self) -> "Figure":
+        import torch
+
+        from dlzoo.plots.confusion import confusion
+
+        logits, labels, _ = self._answered()
+        classes = self.run.summary["classes"]
+        counts = torch.bincount(labels * len(classes) + logits.argmax(1), minlength=len(classes) ** 2)
+        return confusion(counts.view(len(classes), -1), classes, f"{self.title}, test")
+
+    def _mistakes(self) -> "Figure":
+        from dlzoo.explain.layers import require_pictures
+        from dlzoo.explain.pictures import Sample
+        from dlzoo.plots.images import image_grid
+
+        _, _, (images, logits, labels) = self._answered()
+        require_pictures(images)
+        like = self.sample
+        shown = Sample(images, like.classes, None, like.mean, like.std)
+        captions = [
+            f"{like.name(top)} {share:.2f}, is {like.name(label)}"
+            for (share, top), label in zip(_tops(logits), labels.tolist(), strict=True)
+        ]
+        return image_grid(shown.shown, captions, f"{self.title}, test: the worst mistakes")
+
+
+def mean_loss(images: "Tensor", labels: "Tensor") -> "Callable[[nn.Module], float]":
+    """The mean cross-entropy of a network on these samples, as a function of the network."""
+    from torch.nn.functional import cross_entropy
+
+    from dlzoo.explain.layers import require_scores
+
+    return lambda net: cross_entropy(require_scores(net(images)).float(), labels).item()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`dlzoo explain RUN [WHAT] [key=value ...]`."""
+    parser = polite(argparse.ArgumentParser(prog="dlzoo explain", description=(__doc__ or "").strip(), allow_abbrev=False))
+    parser.usage = "dlzoo explain RUN [WHAT] [--picture FILE] [--layer NAME] [--beside RUN] [key=value ...]"
+    parser.add_argument("run", help="the run's directory, or a checkpoint in it")
+    parser.add_argument("words", nargs="*", metavar="WHAT", help=f"all, or one of {', '.join(KINDS)}")
+    parser.add_argument("--picture", metavar="FILE", help="a picture of yours, instead of test pictures")
+    parser.add_argument("--layer", metavar="NAME", help="instead of the last map, the first filters, the classes")
+    parser.add_argument("--last", action="store_true", help="the last weights, not the best")
+    parser.add_argument("--beside", metavar="RUN", help="another run, whose landscape is drawn beside this one's")
+    parser.add_argument("--points", type=int, default=POINTS, metavar="N", help=f"the landscape's grid is N x N ({POINTS})")
+    parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help=f"samples of its loss ({SAMPLES})")
+    parser.add_argument("--json", action="store_true", help="the files as JSON, for other programs")
+    args = parser.parse_intermixed_args(list(arguments))
+    kinds = [word for word in args.words if "=" not in word]
+    if len(kinds) > 1:
+        raise ConfigError(f"one kind of picture at a time, or all: got {' '.join(kinds)}", where="dlzoo explain")
+    for flag in ("points", "samples"):
+        if getattr(args, flag) < 2:
+            raise ConfigError(f"--{flag} must be at least 2, got {getattr(args, flag)}", where=f"--{flag}")
+    overrides = [word for word in args.words if "=" in word]
+    which = "last" if args.last else "best"
+    options = Options(args.picture, args.layer, which, args.beside, args.points, args.samples, overrides)
+    written = explain(args.run, kinds[0] if kinds else "all", options, (lambda line: None) if args.json else _say)
+    if args.json:
+        print(json.dumps([str(path) for path in written], indent=2))
+
+
+def _model(run: Run) -> str:
+    """What a landscape is called by."""
+    summary = run.summary
+    loss = summary.get("metrics", {}).get("val/loss")
+    return f"{run.dir.name}: {summary['model']}" + (f", val/loss {loss:.3f}" if loss is not None else "")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _one_of_each(labels: list[int]) -> list[int]:
+    """Indices: the first of each class, in the order of the classes, then the others as they come."""
+    first: dict[int, int] = {}
+    for index, label in enumerate(labels):
+        first.setdefault(label, index)
+    leading = [first[label] for label in sorted(first)]
+    rest = set(leading)
+    return leading + [index for index in range(len(labels)) if index not in rest]
+
+
+def _tops(logits: "Tensor") -> list[tuple[float, int]]:
+    best = logits.softmax(1).max(1)
+    return list(zip(best.values.tolist(), best.indices.tolist(), strict=True))
+
+
+def _weights(path: Path) -> "dict[str, Tensor]":
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    from dlzoo.checkpoints import network_weights
+
+    return network_weights(path)
