@@ -43,7 +43,25 @@ class Row:
     dense: bool = False
 
 
+def _stage(expansion, kernel_size, stride, fused):
+    """Two blocks of an EfficientNet."""
+    words = {"expansion": expansion, "kernel_size": kernel_size, "stride": stride, "channels": 8, "blocks": 2, "fused": fused}
+    return {"_target_": "dlzoo.models.vision.efficientnet.Stage", **words}
+
+
 ROWS = {
+    "vision.efficientnet": Row(
+        tiny=(
+            "EfficientNet",
+            {
+                "stages": [_stage(1, 3, 1, True), _stage(2, 3, 2, True), _stage(1, 3, 1, False), _stage(2, 5, 2, False)],
+                "stem_channels": 8,
+                "last_channels": 16,
+                "stochastic_depth": 0,
+            },
+        ),
+        arguments={"stochastic_depth": 0},
+    ),
     "vision.mlp": Row(published=(3, 32, 32)),
     "vision.resnet": Row(fast=("resnet20", "resnet50")),
 }
@@ -253,7 +271,7 @@ def test_lists_are_in_the_order_of_their_numbers():
         *("resnet18", "resnet18_cifar", "resnet20", "resnet32", "resnet34", "resnet44", "resnet50", "resnet56"),
         *("resnet101", "resnet110", "resnet152"),
     ]
-    assert dlzoo.list_models("*_cifar") == ["resnet18_cifar"]
+    assert dlzoo.list_models("resnet18_*") == ["resnet18_cifar"]
     assert dlzoo.list_models("nothing*") == []
     assert sorted(["a10", "a9", "a", "b1", "1a"], key=zoo._natural) == ["1a", "a", "a9", "a10", "b1"]
 
