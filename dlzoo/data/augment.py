@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlzoo.data.randaugment import RandAugment
 from dlzoo.data.streams import generator
 
 __all__ = ["BatchAugment", "Draws", "PaddedImages"]
@@ -31,13 +32,15 @@ class Draws(NamedTuple):
     flip: Tensor | None  # (N,) bool: mirrored left to right
     hole_row: Tensor | None  # (N,) centre of the square that is cut out
     hole_column: Tensor | None  # (N,)
+    operations: Tensor | None = None  # (N, K) of RandAugment; they stay on the CPU, which calls them
 
     def rows(self, index: Tensor) -> "Draws":
         """The numbers of these samples, in this order."""
         return Draws(*(None if values is None else values[index] for values in self))
 
     def to(self, device: torch.device) -> "Draws":
-        return Draws(*(None if values is None else values.to(device) for values in self))
+        moved = Draws(*(None if values is None else values.to(device) for values in self[:-1]))
+        return moved._replace(operations=self.operations)
 
 
 class PaddedImages:
@@ -86,7 +89,7 @@ class PaddedImages:
 
 
 class BatchAugment:
-    """Crop, flip, normalise and cut out, for whole batches.
+    """Crop, flip, RandAugment, normalise and cut out, for whole batches.
 
     Args:
         mean: of each channel, for pixels in [0, 1].
@@ -94,13 +97,21 @@ class BatchAugment:
         crop_padding: border round the image from which a crop of the image's size is taken; 0 takes no crop.
         flip: mirror half of the images left to right.
         cutout: side of a square, centred anywhere in the image, that becomes the mean colour; 0 cuts nothing out.
+        randaugment: magnitude of RandAugment, up to 30; 0 is off.
 
     Raises:
         ValueError: mean and std differ in length, a std is not positive, or a size is negative.
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], *, crop_padding: int = 0, flip: bool = False, cutout: int = 0
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        crop_padding: int = 0,
+        flip: bool = False,
+        cutout: int = 0,
+        randaugment: int = 0,
     ) -> None:
         if len(mean) != len(std) or min(std) <= 0:
             raise ValueError(f"mean and std need one value a channel, std above 0; got {tuple(mean)} and {tuple(std)}")
@@ -108,17 +119,19 @@ class BatchAugment:
             raise ValueError(f"crop_padding and cutout must be at least 0, got {crop_padding} and {cutout}")
         self.mean, self.std = tuple(mean), tuple(std)
         self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
+        self.randaugment = RandAugment(randaugment)
         self._factors: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     @property
     def random(self) -> bool:
         """Whether anything is drawn."""
-        return bool(self.crop_padding or self.flip or self.cutout)
+        return bool(self.crop_padding or self.flip or self.cutout or self.randaugment)
 
     def draw(self, count: int, height: int, width: int, *, seed: int, epoch: int) -> Draws:
         """The random numbers of all samples for one epoch, on the CPU.
 
-        All five are always drawn, so that switching one augmentation off leaves the others as they were.
+        All five are always drawn, and RandAugment's from a stream of their own, so that switching one augmentation off leaves
+        the others as they were.
         """
         random = generator("augment", seed, epoch)
         highs = (2 * self.crop_padding + 1, 2 * self.crop_padding + 1, 2, height, width)
@@ -129,12 +142,15 @@ class BatchAugment:
             flip.bool() if self.flip else None,
             row if self.cutout else None,
             column if self.cutout else None,
+            self.randaugment.draw(count, generator("randaugment", seed, epoch)) if self.randaugment else None,
         )
 
     def apply(self, crops: Tensor, draws: Draws | None = None) -> Tensor:
-        """Flips, normalises and cuts out: (B, C, H, W), uint8 -> (B, C, H, W), float32 in the same memory format."""
+        """Flips, operates, normalises and cuts out: (B, C, H, W), uint8 -> (B, C, H, W), float32 in the same memory format."""
         if draws is not None and draws.flip is not None:
             crops = torch.where(draws.flip.view(-1, 1, 1, 1), crops.flip(-1), crops)
+        if draws is not None and draws.operations is not None:
+            crops = self.randaugment.apply(crops, draws.operations)
         x = self.normalize(crops)
         if draws is not None and draws.hole_row is not None and draws.hole_column is not None:
             rows = self._inside(draws.hole_row, x.shape[2])  # (B, H)

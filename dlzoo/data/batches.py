@@ -7,9 +7,11 @@ processes is needed: a batch is a gather and three arithmetic passes.
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dlzoo.data.augment import BatchAugment, PaddedImages
+from dlzoo.data.growth import Growth
 from dlzoo.data.order import EpochOrder
 
 __all__ = ["ImageBatches"]
@@ -28,6 +30,7 @@ class ImageBatches:
         shuffle: a new order each epoch.
         seed: the run's seed.
         drop_last: leave out a last batch that is not full (unless it is the only one).
+        growth: the size of the images over the epochs; None gives them as they are.
         device: where the images are kept and augmented, and the batches come from.
         channels_last: batches in this memory format.
         rank: which share of each batch this process takes.
@@ -53,6 +56,7 @@ class ImageBatches:
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        growth: Growth | None = None,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
         rank: int = 0,
@@ -74,6 +78,7 @@ class ImageBatches:
             world_size=world_size,
         )
         self.batch_size, self.augment, self.device = batch_size, augment, torch.device(device)
+        self.growth = growth or Growth()
         self.labels = labels.to(self.device)
         self._shape = images.shape
         self._images = PaddedImages(images.to(self.device), padding=augment.crop_padding, channels_last=channels_last)
@@ -86,8 +91,9 @@ class ImageBatches:
         first = order.start()
         index = order.permutation()
         draws = None
+        count, _, height, width = self._shape
+        size = tuple(self.growth.side(side, order.epoch) for side in (height, width))
         if augment.random:
-            count, _, height, width = self._shape
             draws = augment.draw(count, height, width, seed=order.seed, epoch=order.epoch).rows(index).to(device)
         index = index.to(device)
         starts = self._images.starts(index, draws and draws.top, draws and draws.left)
@@ -95,6 +101,8 @@ class ImageBatches:
         for batch in range(first, len(order)):
             low, high = order.share(batch)
             x = augment.apply(self._images.take(starts[low:high]), draws and draws.rows(slice(low, high)))
+            if size != (height, width):
+                x = F.interpolate(x, size, mode="bilinear", antialias=True)
             order.gave(batch)
             yield x, labels[low:high]
 

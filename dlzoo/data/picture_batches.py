@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from dlzoo import faults
 from dlzoo.data.augment import BatchAugment
 from dlzoo.data.folder import Sample
+from dlzoo.data.growth import Growth
 from dlzoo.data.order import EpochOrder
 from dlzoo.data.preprocess import Preprocess, read_image, to_tensor
+from dlzoo.data.randaugment import RandAugment
 from dlzoo.data.streams import generator
 from dlzoo.errors import DataError, DlzooError
 from dlzoo.signals import ignore_in_worker
@@ -43,6 +45,8 @@ class PictureFiles(Dataset):
         seed: the run's seed.
         flip: mirror half of the training pictures.
         min_scale: the least share of the area that a random crop takes.
+        randaugment: magnitude of RandAugment, up to 30; 0 is off.
+        growth: the size of training pictures over the epochs; None gives the full size throughout.
 
     Shape:
         ((3, H, W), uint8; label), or the error that a picture gave: an exception raised in a worker process would arrive as
@@ -58,9 +62,12 @@ class PictureFiles(Dataset):
         seed: int = 0,
         flip: bool = True,
         min_scale: float = 0.08,
+        randaugment: int = 0,
+        growth: Growth | None = None,
     ) -> None:
         self.samples, self.preprocess, self.train = samples, preprocess, train
         self.seed, self.flip, self.min_scale = seed, flip, min_scale
+        self.randaugment, self.growth = RandAugment(randaugment), growth or Growth()
         self.reading: Tensor | None = None  # (workers,) the sample that each is at, in memory that they share
 
     def __len__(self) -> int:
@@ -88,9 +95,13 @@ class PictureFiles(Dataset):
         box = random_box(*image.size, random, self.min_scale)
         mirrored = bool(torch.rand((), generator=random) < 0.5)
         # Cropped first and then resized: the filter must not see what lies outside.
-        image = image.crop(box).resize((self.preprocess.width, self.preprocess.height), Image.Resampling.BILINEAR)
-        x = to_tensor(image)
-        return x.flip(-1) if mirrored and self.flip else x
+        size = tuple(self.growth.side(side, epoch) for side in (self.preprocess.width, self.preprocess.height))
+        x = to_tensor(image.crop(box).resize(size, Image.Resampling.BILINEAR))
+        x = x.flip(-1) if mirrored and self.flip else x
+        if not self.randaugment:
+            return x
+        drawn = self.randaugment.draw(1, generator("randaugment", self.seed, epoch, index))
+        return self.randaugment.apply(x[None], drawn)[0]
 
 
 def random_box(width: int, height: int, random: torch.Generator, min_scale: float) -> tuple[int, int, int, int]:

@@ -39,6 +39,9 @@ class Cifar10(InMemoryImages):
         channels_last: batches in this memory format.
         num_classes: must be 10.
         in_channels: must be 3.
+        randaugment: magnitude of RandAugment in training, up to 30; 0 is off.
+        grow_from: the side of training images in the first epoch, as a share of the full one; 1 is off.
+        grow_epochs: epochs before the first one of full size.
 
     Batch:
         x (B, 3, 32, 32), float32, normalised; y (B,), int64.
@@ -63,6 +66,9 @@ class Cifar10(InMemoryImages):
         channels_last: bool = False,
         num_classes: int = 10,
         in_channels: int = 3,
+        randaugment: int = 0,
+        grow_from: float = 1.0,
+        grow_epochs: int = 0,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -75,6 +81,9 @@ class Cifar10(InMemoryImages):
             channels_last=channels_last,
             num_classes=num_classes,
             in_channels=in_channels,
+            randaugment=randaugment,
+            grow_from=grow_from,
+            grow_epochs=grow_epochs,
         )
         self.data_dir = Path(data_dir)
 
@@ -102,6 +111,9 @@ class Cifar100(InMemoryImages):
         channels_last: batches in this memory format.
         num_classes: must be 100.
         in_channels: must be 3.
+        randaugment: magnitude of RandAugment in training, up to 30; 0 is off.
+        grow_from: the side of training images in the first epoch, as a share of the full one; 1 is off.
+        grow_epochs: epochs before the first one of full size.
 
     Batch:
         x (B, 3, 32, 32), float32, normalised; y (B,), int64, the fine label.
@@ -128,6 +140,9 @@ class Cifar100(InMemoryImages):
         channels_last: bool = False,
         num_classes: int = 100,
         in_channels: int = 3,
+        randaugment: int = 0,
+        grow_from: float = 1.0,
+        grow_epochs: int = 0,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -140,6 +155,9 @@ class Cifar100(InMemoryImages):
             channels_last=channels_last,
             num_classes=num_classes,
             in_channels=in_channels,
+            randaugment=randaugment,
+            grow_from=grow_from,
+            grow_epochs=grow_epochs,
         )
         self.data_dir = Path(data_dir)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlzoo.data.augment import BatchAugment
 from dlzoo.data.batches import ImageBatches
+from dlzoo.data.growth import Growth
 from dlzoo.data.preprocess import Preprocess
 from dlzoo.data.splits import Splits, held_out
 from dlzoo.errors import DataError
@@ -35,6 +36,9 @@ class InMemoryImages(LightningDataModule):
         channels_last: batches in this memory format.
         num_classes: what the model is built for; must be the data set's.
         in_channels: likewise.
+        randaugment: magnitude of RandAugment in training, up to 30; 0 is off.
+        grow_from: progressive resizing, the side of training images in the first epoch as a share of the full one; 1 is off.
+        grow_epochs: epochs before the first one of full size.
 
     Batch:
         x (B, C, H, W), float32, normalised; y (B,), int64; both on the training device.
@@ -63,6 +67,9 @@ class InMemoryImages(LightningDataModule):
         channels_last: bool,
         num_classes: int,
         in_channels: int,
+        randaugment: int = 0,
+        grow_from: float = 1.0,
+        grow_epochs: int = 0,
     ) -> None:
         super().__init__()
         if num_classes != len(self.classes):
@@ -73,7 +80,10 @@ class InMemoryImages(LightningDataModule):
             raise ValueError(f"val_size must be in [0, {self.published[0]}), got {val_size}")
         self.batch_size, self.eval_batch_size, self.val_size = batch_size, eval_batch_size, val_size
         self.seed, self.channels_last = seed, channels_last
-        self.augment = BatchAugment(self.mean, self.std, crop_padding=crop_padding, flip=flip, cutout=cutout)
+        self.augment = BatchAugment(
+            self.mean, self.std, crop_padding=crop_padding, flip=flip, cutout=cutout, randaugment=randaugment
+        )
+        self.growth = Growth(grow_from, grow_epochs)
         self._plain = BatchAugment(self.mean, self.std)
         channels, height, width = self.shape
         self.preprocess = Preprocess(channels, height, width, self.mean, self.std)
@@ -121,6 +131,7 @@ class InMemoryImages(LightningDataModule):
             self.splits.train_labels[kept],
             batch_size=self.batch_size,
             augment=self.augment,
+            growth=self.growth,
             shuffle=not (self.trainer and self.trainer.overfit_batches),  # overfitting takes the same batches again and again
             drop_last=True,
         )

@@ -59,6 +59,9 @@ class Mnist(_IdxImages):
         channels_last: batches in this memory format.
         num_classes: must be 10.
         in_channels: must be 1.
+        randaugment: magnitude of RandAugment in training, up to 30; 0 is off.
+        grow_from: the side of training images in the first epoch, as a share of the full one; 1 is off.
+        grow_epochs: epochs before the first one of full size.
 
     Batch:
         x (B, 1, 28, 28), float32, normalised; y (B,), int64.
@@ -89,6 +92,9 @@ class Mnist(_IdxImages):
         channels_last: bool = False,
         num_classes: int = 10,
         in_channels: int = 1,
+        randaugment: int = 0,
+        grow_from: float = 1.0,
+        grow_epochs: int = 0,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -101,6 +107,9 @@ class Mnist(_IdxImages):
             channels_last=channels_last,
             num_classes=num_classes,
             in_channels=in_channels,
+            randaugment=randaugment,
+            grow_from=grow_from,
+            grow_epochs=grow_epochs,
         )
         self.data_dir = Path(data_dir)
 
@@ -125,6 +134,9 @@ class FashionMnist(_IdxImages):
         channels_last: batches in this memory format.
         num_classes: must be 10.
         in_channels: must be 1.
+        randaugment: magnitude of RandAugment in training, up to 30; 0 is off.
+        grow_from: the side of training images in the first epoch, as a share of the full one; 1 is off.
+        grow_epochs: epochs before the first one of full size.
 
     Batch:
         x (B, 1, 28, 28), float32, normalised; y (B,), int64.
@@ -158,6 +170,9 @@ class FashionMnist(_IdxImages):
         channels_last: bool = False,
         num_classes: int = 10,
         in_channels: int = 1,
+        randaugment: int = 0,
+        grow_from: float = 1.0,
+        grow_epochs: int = 0,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -170,5 +185,8 @@ class FashionMnist(_IdxImages):
             channels_last=channels_last,
             num_classes=num_classes,
             in_channels=in_channels,
+            randaugment=randaugment,
+            grow_from=grow_from,
+            grow_epochs=grow_epochs,
         )
         self.data_dir = Path(data_dir)
