@@ -207,8 +207,9 @@ def _refuse_unsafe(config: Mapping[str, Any], overrides: Sequence[str], origin: 
 def _count_folders(path: str) -> int:
     """${count_folders:PATH}: how many class folders there are, so that a data set of your own needs no number."""
     from dlzoo.data.folder import class_names
+    from dlzoo.data.unpacked import opened
 
-    return len(class_names(Path(path)))
+    return len(class_names(opened(Path(path))))
 
 
 OmegaConf.register_new_resolver("count_folders", _count_folders, replace=True)

@@ -1,16 +1,18 @@
 """The jobs of a multirun, in jobs.json: which there are, and how far they are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from dlzoo import driver, jobs, rundir
 from dlzoo.driver import Record
+from dlzoo.mistakes import key_of
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "words_of"]
 
 
 class Grid:
@@ -78,3 +80,15 @@ class Grid:
 
     def _write(self, records: Sequence[Record]) -> None:
         rundir.write_json(self.file, {"jobs": [asdict(record) for record in records]})
+
+
+def words_of(options: Mapping[str, Any], asked: Sequence[str]) -> list[str]:
+    """The overrides of a grid that a file of configs/hparams_search describes; those of the command line take their place.
+
+    Args:
+        options: of the file: overrides and params.
+        asked: words of the command line.
+    """
+    words = {key_of(word): word for word in options["overrides"]}
+    words |= {key: f"{key}={value}" for key, value in options["params"].items()}
+    return list((words | {key_of(word): word for word in asked}).values())

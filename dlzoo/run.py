@@ -84,13 +84,17 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         for change in resume.differences(Path(config["ckpt_path"]), config):
             log.info("changed on resume: %s", change)
         load_weights(task.net, Path(config["ckpt_path"]), config["model"])
+    elif (source := config.get("init_from")) and config["callbacks"].get("transfer", {}).get("mode") != "scratch":
+        from dlzoo.weights import begin_with  # torch
+
+        log.info(begin_with(task.net, source, config["model"]))
     if first:
         rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
         rundir.write_text(run.dir / "overrides.yaml", OmegaConf.to_yaml(overrides) if overrides else "[]\n")
     summary = {
         "name": config["name"],
         "status": "running",
-        "model": config["model"]["_target_"].rsplit(".", 1)[-1],
+        "model": config["model"].get("timm_name") or config["model"]["_target_"].rsplit(".", 1)[-1],
         "parameters": sum(parameter.numel() for parameter in task.net.parameters() if parameter.requires_grad),
         "edition": data.edition,
         "classes": list(data.classes),
@@ -171,7 +175,7 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
         log.info("optimizer.fused is off: in %s the gradients are clipped before the update", trainer_node["precision"])
         config = {**config, "optimizer": {**config["optimizer"], "fused": False}}
     data = zoo.build(config["data"])
-    net = zoo.build(config["model"])
+    net = zoo.build(zoo.without_published(config["model"]) if config["ckpt_path"] else config["model"])
     prepare_network(net, config)
     task = zoo.build(
         {**config["task"], "net": net, "optimizer": zoo.build(config["optimizer"]), "scheduler": zoo.build(config["scheduler"])}
@@ -254,6 +258,7 @@ def prepare_evaluation(
     config = run_config(run, overrides)
     config["callbacks"] = {key: node for key, node in config["callbacks"].items() if key == "report"}
     config["logger"] = {}
+    config["model"] = zoo.without_published(config["model"])
     task, data, trainer = build(config)
     return task, data, trainer, config
 

@@ -53,6 +53,7 @@ class Config:
     runs_dir: str = "runs"
     run_dir: str | None = None
     ckpt_path: str | None = None
+    init_from: str | None = None
     test: bool = True
     channels_last: bool = False
     compile: bool = False

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 
 from dlzoo import config, driver, jobs, rundir, schema, tally
 from dlzoo.errors import ConfigError, SweepError, suggest
-from dlzoo.grid import Grid
+from dlzoo.grid import Grid, words_of
 from dlzoo.mistakes import key_of
 from dlzoo.signals import Stopped
 
@@ -44,7 +44,7 @@ class Options:
     n_trials: PositiveInt = 20
     workers: PositiveInt = 1
     storage: Literal["journal", "sqlite"] = "journal"
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
     pruner: Literal["median", "halving", "none"] = "median"
     startup: PositiveInt = 5
     warmup: PositiveInt = 1
@@ -207,12 +207,13 @@ def _grid(overrides: Sequence[str], config_dir: str | None) -> tuple[Path, Plan]
 
 
 def _search(overrides: Sequence[str], config_dir: str | None) -> tuple[Path, Plan]:
-    _require_optuna()
     parsed = _parse(overrides, config_dir)
     given = [one for one in parsed if key_of(one.input_line or "").split(".", 1)[0] == GROUP]
-    options = config.search_options([one.input_line or "" for one in given], config_dir)
-    _check_options(options, overrides)
     asked = [one for one in parsed if one not in given]
+    _check_options(options := config.search_options([one.input_line or "" for one in given], config_dir), overrides)
+    if options["sampler"] == "grid":  # a comparison with a name: every point of it
+        return _grid(words_of(options, [one.input_line or "" for one in asked]), config_dir)
+    _require_optuna()
     params = {key: f"{key}={value}" for key, value in options["params"].items()}
     params |= {one.get_key_element(): one.input_line or "" for one in asked if one.is_sweep_override()}
     fixed = {key_of(word): word for word in options["overrides"]}
@@ -308,8 +309,8 @@ def _space(one: Override) -> dict[str, Any]:
 
 def _plan(shared: list[str], composed: Any, config_dir: str | None, **more: Any) -> Plan:
     named = "logger.wandb.name" if "wandb" in composed.logger else None
-    metric, mode = str(composed.optimized_metric), str(composed.optimized_mode)
-    return Plan(shared, metric, mode, int(composed.seed), config_dir, named, **more)
+    judged = str(composed.optimized_metric), str(composed.optimized_mode)
+    return Plan(shared, *judged, int(composed.seed), config_dir, named, **more)
 
 
 def _parse(overrides: Sequence[str], config_dir: str | None) -> list[Override]:
@@ -343,6 +344,7 @@ HELP = """many runs from one command line, each a process and a directory of its
 
   dlzoo sweep seed=1,2,3 optimizer.lr=0.1,0.01       every point of a grid, as train.py -m does
   dlzoo sweep hparams_search=digits_optuna           a search on Optuna; the same again goes on with it, or helps
+  dlzoo sweep hparams_search=hymenoptera_transfer    a grid with a name (sampler: grid)
   dlzoo sweep hparams_search=plain 'optimizer.lr=tag(log,interval(1e-3,1))' experiment=cifar10_resnet
   dlzoo sweep runs/sweeps/NAME                       goes on with what is not done
   dlzoo sweep runs/sweeps/NAME hparams_search.n_trials=40"""

@@ -6,7 +6,9 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import nan
 from pathlib import Path
+from statistics import mean, stdev
 
 from dlzoo import rundir, targets
 from dlzoo.driver import Record, short
@@ -62,8 +64,8 @@ def text(folder: Path, records: Sequence[Record], metric: str, mode: str, shared
         row = [str(record.number), *(_cell(own.get(key, "")) for key in keys), _number(record.value)]
         row += [_number(record.metrics.get("test/acc"))] if tested else []
         rows.append([*row, record.status, f"{record.seconds:.0f}", record.run_dir or ""])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = _aligned(rows)
+    lines += _over_seeds(records, metric)
     lines += ["", f"{folder}: sweep.png results.csv results.json"]
     flags = targets.flags()
     top = best(records, mode)
@@ -83,6 +85,29 @@ def text(folder: Path, records: Sequence[Record], metric: str, mode: str, shared
     elif any(record.status == "failed" for record in records):
         lines.append(f"try again    {me} sweep {where}")
     return "\n".join(lines)
+
+
+def _over_seeds(records: Sequence[Record], metric: str) -> list[str]:
+    """Where the seed is one of several keys: a row for each point without it, mean +- standard deviation over the seeds."""
+    keys = [key for key in _keys(records) if key != "seed"]
+    if not keys or len(keys) == len(_keys(records)):
+        return []
+    points: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        points.setdefault(tuple(_own(record).get(key, "") for key in keys), []).append(record)
+    columns = [metric] + ["test/acc"] * (metric != "test/acc" and any("test/acc" in record.metrics for record in records))
+    rows = [[*(_short(keys)[key] for key in keys), *columns, "seeds"]]
+    for point, members in points.items():
+        done = [record for record in members if record.status == "finished" and record.value is not None]
+        found = [[record.value if name == metric else record.metrics.get(name, nan) for record in done] for name in columns]
+        cells = [f"{mean(values):.4f} +- {stdev(values) if len(values) > 1 else 0:.4f}" if values else "" for values in found]
+        rows.append([*map(_cell, point), *cells, str(len(done))])
+    return ["", "over the seeds, mean +- standard deviation:", *_aligned(rows)]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _own(record: Record) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dlzoo import schema
-from dlzoo.errors import CheckpointError, ConfigError, suggest
+from dlzoo.errors import CheckpointError, ConfigError, DataError, suggest
 from dlzoo.targets import locate
 
 if TYPE_CHECKING:
@@ -119,10 +119,12 @@ def create_model(name: str, pretrained: bool = False, **overrides: Any) -> "nn.M
     """
     info = model_info(name)
     node = {"_target_": info.target, **info.arguments, **overrides}
+    if "pretrained" in info.arguments:  # it brings its own
+        node, pretrained = node | {"pretrained": pretrained}, False
     schema.check_call(node, where=f"create_model({name!r})")
     net = build(node)
     if pretrained:
-        _load_published(net, name)
+        load_published(net, name)
     return net
 
 
@@ -153,6 +155,14 @@ def _called(call: Callable[..., Any], target: str, *given: Any, **arguments: Any
         return call(*given, **arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error), where=f"the call of {target}") from error
+    except ConnectionError as error:  # a model of another library that brings its own weights
+        fix = "model.pretrained=false, or once with a network"
+        raise DataError(str(error), where=f"the call of {target}", fix=fix) from error
+
+
+def without_published(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a model that takes its weights from a checkpoint: nothing is downloaded for it."""
+    return {**model, "pretrained": False} if "pretrained" in model else model
 
 
 class _Loader(yaml.SafeLoader):
@@ -184,7 +194,15 @@ def leading_comment(text: str) -> str:
     return " ".join(lines)
 
 
-def _load_published(net: "nn.Module", name: str) -> None:
+def load_published(net: "nn.Module", name: str) -> list[str]:
+    """Puts a model's published weights into it.
+
+    Returns:
+        the tensors that do not fit and keep their values: of the first or the last layer.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: as for `create_model`.
+    """
     import torch
 
     from dlzoo import pretrained
@@ -199,7 +217,9 @@ def _load_published(net: "nn.Module", name: str) -> None:
         raise CheckpointError(f"{path.name} holds more than tensors, or is damaged", where=str(path)) from error
     own = net.state_dict()
     published = pretrained.convert(name, content, own)
-    net.load_state_dict(own | {key: value for key, value in published.items() if own[key].shape == value.shape})
+    fitting = {key: value for key, value in published.items() if own[key].shape == value.shape}
+    net.load_state_dict(own | fitting)
+    return [key for key in own if key not in fitting]
 
 
 def _natural(name: str) -> list[tuple[int, str | int]]:

@@ -9,10 +9,13 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from dlzoo.data.folder import Sample, class_names, pictures
+from dlzoo.data.growth import Growth
 from dlzoo.data.order import EpochOrder
 from dlzoo.data.picture_batches import FolderBatches, PictureFiles
 from dlzoo.data.preprocess import Preprocess
+from dlzoo.data.randaugment import RandAugment
 from dlzoo.data.splits import held_out
+from dlzoo.data.unpacked import opened
 from dlzoo.errors import DataError
 
 __all__ = ["ImageFolder"]
@@ -32,7 +35,7 @@ class ImageFolder(LightningDataModule):
     What is cut off is cut by a fixed permutation, the same in every run.
 
     Args:
-        root: the folder.
+        root: the folder; an archive, or a folder that holds nothing but one, is unpacked once.
         image_size: side of the square that the network gets.
         batch_size: images a training batch, over all devices together.
         eval_batch_size: images a validation or test batch, over all devices together.
@@ -45,6 +48,10 @@ class ImageFolder(LightningDataModule):
         channels_last: batches in this memory format.
         num_classes: what the model is built for; must be the number of class folders. None takes their number.
         in_channels: 3 (RGB) or 1 (grey); pictures of other kinds are converted.
+        published_at: where the data set is found, for the message where it is missing.
+        randaugment: magnitude of RandAugment in training, up to 30; 0 is off.
+        grow_from: the side of training pictures in the first epoch, as a share of image_size; 1 is off.
+        grow_epochs: epochs before the first one of full size.
 
     Batch:
         x (B, in_channels, image_size, image_size), float32, normalised; y (B,), int64.
@@ -72,6 +79,10 @@ class ImageFolder(LightningDataModule):
         channels_last: bool = False,
         num_classes: int | None = None,
         in_channels: int = 3,
+        published_at: str = "",
+        randaugment: int = 0,
+        grow_from: float = 1.0,
+        grow_epochs: int = 0,
     ) -> None:
         super().__init__()
         if not (0 <= val_fraction < 1 and 0 <= test_fraction < 1 and 0 < min_scale <= 1):
@@ -81,7 +92,9 @@ class ImageFolder(LightningDataModule):
             )
         if image_size < 1 or num_workers < 0:
             raise ValueError(f"image_size must be above 0 and num_workers not below 0, got {image_size} and {num_workers}")
-        self.root = Path(root)
+        if published_at and not Path(root).exists():
+            raise DataError(f"there is no {root}.", where="data.root", fix=f"put {published_at} there, unpacked or not")
+        self.root = opened(Path(root))
         self.classes = class_names(self.root)
         if num_classes not in (None, len(self.classes)):
             raise ValueError(f"{root} has {len(self.classes)} class folders, and num_classes is {num_classes}")
@@ -90,6 +103,7 @@ class ImageFolder(LightningDataModule):
         self.min_scale, self.flip = min_scale, flip
         self.num_workers = min(num_workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 8)
         self.seed, self.channels_last = seed, channels_last
+        self.randaugment, self.growth = RandAugment(randaugment).magnitude, Growth(grow_from, grow_epochs)
         mean, std = (MEAN, STD) if in_channels == 3 else ((sum(MEAN) / 3,), (sum(STD) / 3,))
         # evaluation cuts the centre out of 8/7 of the size: 224 out of 256
         self.preprocess = Preprocess(in_channels, image_size, image_size, mean, std, resize=round(image_size * 8 / 7))
@@ -179,6 +193,8 @@ class ImageFolder(LightningDataModule):
             seed=self.seed,
             flip=self.flip,
             min_scale=self.min_scale,
+            randaugment=self.randaugment,
+            growth=self.growth,
         )
         order = EpochOrder(
             len(files),
