@@ -17,7 +17,7 @@ from dlzoo.errors import ConfigError, DlzooError, UnsafeError, did_you_mean, nea
 
 GROUPS = (
     *("model", "data", "task", "optimizer", "scheduler", "trainer"),
-    *("callbacks", "logger", "experiment", "debug", "hparams_search"),
+    *("callbacks", "logger", "experiment", "augment", "debug", "hparams_search"),
 )
 
 Composed = Callable[[list[str]], Mapping[str, Any]]  # overrides -> the config that they compose to

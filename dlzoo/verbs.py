@@ -50,7 +50,7 @@ def load(run: str | Path, which: str = "best") -> "nn.Module":
     found = rundir.find(run)
     path = Path(run) if Path(run).suffix == ".ckpt" else found.checkpoint(which)
     config = found.config
-    net = zoo.build(config["model"])
+    net = zoo.build(zoo.without_published(config["model"]))
     load_weights(net, path, config["model"])
     return net.eval()
 

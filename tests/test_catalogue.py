@@ -50,6 +50,9 @@ def _stage(expansion, kernel_size, stride, fused):
 
 
 ROWS = {
+    "timm": Row(arguments={"timm_name": "test_efficientnet"}),  # small; timm's residual networks begin with branches of zero
+    "vision.convnext": Row(tiny=("ConvNeXt", {"depths": [1, 2, 1], "widths": [8, 12, 16]}), arguments={"stochastic_depth": 0}),
+    "vision.vit": Row(arguments={"stochastic_depth": 0}, fast=("vit_lite7",)),
     "vision.efficientnet": Row(
         tiny=(
             "EfficientNet",

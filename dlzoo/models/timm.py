@@ -38,12 +38,15 @@ def timm(
         (B, C, H, W) -> (B, num_classes), logits.
 
     Raises:
-        ValueError: timm has no such model or weights, or the model does not take an argument.
+        ValueError: timm has no such model or weights, a number is below 1, or the model does not take an argument.
         ConnectionError: the weights are not on this machine, and can not be downloaded.
     """
     from timm import create_model  # two seconds: only for those who use it
 
     _require_name(timm_name)
+    for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     arguments = {"num_classes": num_classes, "in_chans": in_channels}
     arguments |= {"img_size": image_size} if image_size else {}
     arguments |= {"drop_path_rate": stochastic_depth} if stochastic_depth else {}
