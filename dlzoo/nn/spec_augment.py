@@ -17,7 +17,7 @@ __all__ = ["SpecAugment"]
 
 
 class SpecAugment(nn.Module):
-    """Sets up to `bands` neighbouring rows and up to `frames` neighbouring columns to 0: the mean, where the input is normalised.
+    """Sets up to `bands` neighbouring rows and `frames` neighbouring columns to 0, the mean where the input is normalised.
 
     Args:
         bands: the widest stripe of bands, exclusive; 0 for none.

@@ -1,8 +1,8 @@
 """Very deep convolutional networks on raw waveforms: M3, M5, M11, M18 and M34-res.
 
 No spectrogram: the first convolution sees 80 samples, a hundredth of a second at 8 kHz, and so learns band-pass filters of its
-own. With the pooling behind it the signal is already sixteen times shorter; from there on convolutions are 3 wide, and a pooling
-by four doubles the channels that follow. An average over time takes the place of dense layers, so that any length goes in.
+own. With the pooling behind it the signal is already sixteen times shorter; from there on convolutions are 3 wide, with more
+channels after each further pooling by four. An average over time takes the place of dense layers, so that any length goes in.
 
 Source: Dai, Dai, Qu, Li, Das 2016, Very Deep Convolutional Neural Networks for Raw Waveforms, https://arxiv.org/abs/1610.00087,
     section 2 and table 1.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConvBlock", "ResidualBlock", "WaveformCNN", "m3", "m5", "m11", "m18", "m34_res"]
+__all__ = ["ConvBlock", "PoolByFour", "ResidualBlock", "WaveformCNN", "m3", "m5", "m11", "m18", "m34_res"]
 
 POOLINGS = 4  # at most: 32,000 samples are then 32 columns
 
@@ -42,6 +42,18 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+class PoolByFour(nn.Module):
+    """The largest of every four values; what is left at the end counts too.
+
+    Shape:
+        (B, C, T) -> (B, C, T / 4), rounded up.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        # as a picture of one row: torch.export would fix the length at max_pool1d
+        return F.max_pool2d(x.unsqueeze(2), (1, 4), ceil_mode=True).squeeze(2)
 
 
 class ResidualBlock(nn.Module):
@@ -120,7 +132,7 @@ class WaveformCNN(nn.Module):
                 channels = width
             self.stages.append(stage)
         for stage in self.stages[:POOLINGS]:
-            stage.append(nn.MaxPool1d(4, ceil_mode=True))
+            stage.append(PoolByFour())
         self.head = nn.Linear(channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
