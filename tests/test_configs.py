@@ -56,6 +56,9 @@ def data(tmp_path_factory):
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / f"{number}.jpg")
     _pictures(folder / "images", ("ant", "bee", "cat"), 8, 40)
+    for split in ("train", "val"):
+        _pictures(folder / "hymenoptera" / split, ("ants", "bees"), 10, 40)
+        _pictures(folder / "tiny_imagenet_subset" / split, [f"n{number:02}" for number in range(100)], 1, 40)
     return folder
 
 
@@ -162,7 +165,9 @@ def test_every_experiment_builds(name, data):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
     words = [f"experiment={name}", f"data_dir={data}", *TINY, f"run_dir={tmp_path}/run"]
-    words += ["data.image_size=32", "data.num_workers=0"] if name.startswith("imagefolder") else ["data.val_size=16"]
+    composed = dlzoo.compose(*words)
+    words += ["data.image_size=32", "data.num_workers=0"] if "image_size" in composed.data else ["data.val_size=16"]
+    words += ["init_from=null"] * (composed.init_from == "published")  # which is a download
     run = dlzoo.train(dlzoo.compose(*words), words)
     assert run.summary["status"] == "finished" and run.summary["steps"] == 1
     assert 0 <= run.metrics["test/acc"] <= 1 and run.metrics["test/loss"] > 0

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from dlzoo import cli, driver, jobs, sweep
+from dlzoo import cli, driver, jobs, sweep, tally
 from dlzoo.driver import Worker
 from dlzoo.errors import ConfigError
 from dlzoo.grid import Grid
@@ -551,3 +551,45 @@ def test_wandb_is_told_of_a_run_that_failed(tmp_path, monkeypatch):
         logger.finalize(status)
         real()
     assert ends == [1]
+
+
+# --- a grid with a name, and the spread over seeds
+
+
+def test_a_grid_with_a_name_is_every_point_of_its_file(tmp_path):
+    words = ["hparams_search=hymenoptera_transfer", "seed=0,1", "init_from=runs/some", f"runs_dir={tmp_path}"]
+    folder, plan = sweep.begin(words)
+    jobs_of = [record.overrides for record in Grid(folder, plan.metric, plan.mode).records()]
+    modes = [f"callbacks.transfer.mode={mode}" for mode in ("scratch", "frozen", "finetune")]
+    assert jobs_of == [[mode, f"seed={seed}"] for mode in modes for seed in (0, 1)], "the command line's seeds, not the file's"
+    assert plan.overrides == ["experiment=hymenoptera_transfer", "init_from=runs/some", f"runs_dir={tmp_path}"]
+    assert (plan.metric, plan.mode) == ("val/acc", "max")
+
+
+def test_a_grid_with_a_name_needs_no_optuna(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_require_optuna", lambda: pytest.fail("it asked for Optuna"))
+    sweep.begin(["hparams_search=hymenoptera_transfer", "seed=0", f"runs_dir={tmp_path}"])
+
+
+def _record(number, *overrides, value=0.5, status="finished", **metrics):
+    return driver.Record(number, list(overrides), status, value, {name.replace("_", "/"): v for name, v in metrics.items()})
+
+
+def test_the_table_says_what_comes_out_over_the_seeds():
+    records = [
+        _record(1, "a.mode=scratch", "seed=0", value=0.6, test_acc=0.50),
+        _record(2, "a.mode=scratch", "seed=1", value=0.8, test_acc=0.60),
+        _record(3, "a.mode=frozen", "seed=0", value=0.9, test_acc=0.70),
+        _record(4, "a.mode=frozen", "seed=1", value=None, status="failed"),
+    ]
+    lines = tally.text(Path("folder"), records, "val/acc", "max", [], searched=False).splitlines()
+    start = lines.index("over the seeds, mean +- standard deviation:")
+    assert lines[start + 1].split() == ["mode", "val/acc", "test/acc", "seeds"]
+    assert lines[start + 2].split() == ["scratch", "0.7000", "+-", "0.1414", "0.5500", "+-", "0.0707", "2"]
+    assert lines[start + 3].split() == ["frozen", "0.9000", "+-", "0.0000", "0.7000", "+-", "0.0000", "1"]
+
+
+@pytest.mark.parametrize("keys", [("seed=0", "seed=1"), ("lr=1", "lr=2")])
+def test_without_seeds_or_with_nothing_but_them_there_is_no_such_table(keys):
+    records = [_record(number, key) for number, key in enumerate(keys, 1)]
+    assert "over the seeds" not in tally.text(Path("folder"), records, "val/acc", "max", [], searched=False)

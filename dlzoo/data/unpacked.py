@@ -31,7 +31,7 @@ def opened(root: Path) -> Path:
     root = Path(root)
     if root.is_file():
         return _inside(_unpacked(root))
-    if not root.is_dir() or any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(root)):
+    if not root.is_dir() or _folders(root):
         return _inside(root)
     archives = sorted(path for path in root.iterdir() if path.name.lower().endswith(ENDINGS))
     if len(archives) > 1:
@@ -43,10 +43,14 @@ def opened(root: Path) -> Path:
 def _inside(root: Path) -> Path:
     """Steps over a folder that holds nothing but the data set's own folder."""
     if root.is_dir() and not (root / "train").is_dir():
-        below = [Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
-        if len(below) == 1 and any(entry.is_dir() for entry in os.scandir(below[0])):
+        below = _folders(root)
+        if len(below) == 1 and _folders(below[0]):
             return below[0]
     return root
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
 def _unpacked(archive: Path) -> Path:

@@ -32,9 +32,11 @@ def stages(net: nn.Module) -> dict[str, list[str]]:
 
 def head_prefixes(net: nn.Module) -> tuple[str, ...]:
     """What the names of the head's parameters begin with: ("head.",); several where it is in several places."""
-    names = list(stages(net).values())[-1]
-    shared = _common(names)
-    return (f"{shared}.",) if shared else tuple({f"{name.rpartition('.')[0]}." for name in names})
+    *others, names = stages(net).values()
+    shared = f"{_common(names)}."
+    if any(name.startswith(shared) for name in chain(*others)) or shared == ".":
+        return tuple({f"{name.rpartition('.')[0]}." for name in names})
+    return (shared,)
 
 
 def _of_children(net: nn.Module) -> dict[str, list[str]]:

@@ -1,6 +1,8 @@
 """Pictures read by worker processes: the same samples whatever the number of workers or ranks; a bad one is named."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -164,3 +166,23 @@ def test_the_global_generator_is_left_alone(root):
     before = torch.get_rng_state()
     _epoch(_batches(root))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.slow
+def test_a_process_that_reads_and_does_not_hear_the_end_does_not_hold_up_python(root):
+    """On a busy machine the word to end can get lost; the processes are deaf to SIGTERM, and Python would wait for good."""
+    code = f"""
+from pathlib import Path
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Reader
+from dlzoo.data.folder import pictures
+from dlzoo.data.order import EpochOrder
+from dlzoo.data.picture_batches import FolderBatches, PictureFiles
+from dlzoo.data.preprocess import Preprocess
+
+Reader._mark_worker_as_unavailable = lambda self, worker_id, shutdown=False: None  # it got lost
+files = PictureFiles(pictures(Path({str(root)!r}), ("a", "b")), Preprocess(3, 8, 8, (0.5,) * 3, (0.5,) * 3))
+loader = FolderBatches(files, EpochOrder(len(files), batch_size=2, shuffle=False), num_workers=1)
+print(len(list(loader)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and int(done.stdout) > 1, done.stderr

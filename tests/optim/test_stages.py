@@ -71,7 +71,7 @@ def test_every_model_of_the_zoo_has_each_parameter_in_one_stage_and_its_head_las
         ("resnet18", 6, "fc"),
         ("vit_tiny_patch16_224", 14, "head"),
         ("convnext_atto", 6, "head"),
-        ("mobilenetv3_small_050", 7, "classifier"),
+        ("mobilenetv3_small_050", 8, "classifier"),
         ("deit_tiny_distilled_patch16_224", 14, "head"),
     ],
 )
