@@ -18,12 +18,14 @@ COUNTER = "num_batches_tracked"
 Shape = tuple[int | None, ...]  # None: any size
 
 
-def converter(rules: Sequence[tuple[str, str]]) -> Callable[[str, Mapping[str, Any]], dict[str, Tensor]]:
+def converter(
+    rules: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]],
+) -> Callable[[str, Mapping[str, Any]], dict[str, Tensor]]:
     """The `convert` of a family whose tensors differ from the published ones by their names alone.
 
     Args:
-        rules: pairs of a regular expression and what replaces it. Each name goes through all of them in turn, so a later rule
-            sees what an earlier one made. A name that no rule finds is of another model.
+        rules: pairs of a regular expression and what replaces it, as `re.sub` takes them. Each name goes through all of them in
+            turn, so a later rule sees what an earlier one made. A name that no rule finds is of another model.
     """
     compiled = [(re.compile(pattern), ours) for pattern, ours in rules]
 
