@@ -14,7 +14,7 @@ from dlzoo.rundir import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from dlzoo.explain.pictures import Sample
 
@@ -79,6 +79,8 @@ def explain(
     found = rundir.find(run)
     if what != "all" and what not in KINDS:
         raise ConfigError(f"there is no picture {what!r}", where="dlzoo explain", fix=suggest(what, KINDS) or ", ".join(KINDS))
+    if options.beside:
+        rundir.find(options.beside)  # told at once, and not after the first landscape
     look = Look(found, run, options)
     written = []
     for kind in KINDS if what == "all" else [what]:
@@ -159,6 +161,9 @@ class Look:
                 if labels.ndim > 1:  # a map of labels: a picture has no class of its own
                     self._sample = Sample(images, classes, None, **colours)
                 else:
+                    # where the files lie class by class, the first are of one class; small pictures are read in no time
+                    if len(set(labels.tolist())) < len(classes):
+                        images, labels = self.data.test_images(16_384 if images[0].numel() <= 3 * 64 * 64 else 4 * LOOKED_AT)
                     order = _one_of_each(labels.tolist())
                     self._sample = Sample(images[order], classes, labels[order].tolist(), **colours)
         return self._sample
@@ -169,6 +174,7 @@ class Look:
         return kept or sorted((self.run.dir / "checkpoints").glob("epoch_*.ckpt"))
 
     def _landscape(self) -> "dict[str, Figure]":
+        from dlzoo.explain.landscape import mean_loss
         from dlzoo.explain.pictures import surface_terrain, way_picture
         from dlzoo.plots.landscape import landscape
 
@@ -193,18 +199,13 @@ class Look:
         """Validation samples, or test samples where nothing validates; as many as asked for."""
         import torch
 
+        from dlzoo.explain.pictures import evenly
+
         loader = self.data.val_dataloader() if self.data.validates else self.data.test_dataloader()
-        images, labels, count = [], [], 0
-        for x, y in loader:
-            images.append(x)
-            labels.append(y)
-            count += len(y)
-            if count >= self.options.samples:
-                break
-        y = torch.cat(labels)[: self.options.samples]
-        if y.ndim != 1:
-            raise ConfigError("the landscape is drawn of one label for each input, and this run's are maps")
-        return torch.cat(images)[: self.options.samples], y
+        share = -(-self.options.samples // len(loader))  # some of each batch: the files may lie class by class
+        images, labels = zip(*[(x[some], y[some]) for x, y in loader if (some := evenly(share, len(y)))], strict=True)
+        some = evenly(self.options.samples, sum(map(len, labels)))
+        return torch.cat(images)[some], torch.cat(labels)[some]
 
     def _answered(self) -> "tuple[Tensor, Tensor, Tensor]":
         """Of the whole test split: the logits, the labels, and the inputs that were told wrong, the surest first."""
@@ -254,15 +255,6 @@ class Look:
         return image_grid(shown.shown, captions, f"{self.title}, test: the worst mistakes")
 
 
-def mean_loss(images: "Tensor", labels: "Tensor") -> "Callable[[nn.Module], float]":
-    """The mean cross-entropy of a network on these samples, as a function of the network."""
-    from torch.nn.functional import cross_entropy
-
-    from dlzoo.explain.layers import require_scores
-
-    return lambda net: cross_entropy(require_scores(net(images)).float(), labels).item()
-
-
 def main(arguments: Sequence[str]) -> None:
     """`dlzoo explain RUN [WHAT] [key=value ...]`."""
     parser = polite(argparse.ArgumentParser(prog="dlzoo explain", description=(__doc__ or "").strip(), allow_abbrev=False))
@@ -303,13 +295,15 @@ def _say(line: str) -> None:
 
 
 def _one_of_each(labels: list[int]) -> list[int]:
-    """Indices: the first of each class, in the order of the classes, then the others as they come."""
+    """Indices: the first of each class, in the order of the classes, then others from everywhere, LOOKED_AT together."""
+    from dlzoo.explain.pictures import evenly
+
     first: dict[int, int] = {}
     for index, label in enumerate(labels):
         first.setdefault(label, index)
     leading = [first[label] for label in sorted(first)]
-    rest = set(leading)
-    return leading + [index for index in range(len(labels)) if index not in rest]
+    others = sorted(set(range(len(labels))) - set(leading))
+    return leading + [others[index] for index in evenly(max(LOOKED_AT - len(leading), 0), len(others))]
 
 
 def _tops(logits: "Tensor") -> list[tuple[float, int]]:

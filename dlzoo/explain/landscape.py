@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlzoo.explain.layers import evaluating
+from dlzoo.explain.layers import evaluating, require_scores
 
-__all__ = ["Surface", "Way", "batch_statistics", "filter_normalised", "surface", "way"]
+__all__ = ["Surface", "Way", "batch_statistics", "filter_normalised", "mean_loss", "surface", "way"]
 
 Direction = Mapping[str, Tensor]  # of each parameter's name
 
@@ -130,6 +131,15 @@ def way(checkpoints: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> Wa
 def _split(flat: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> Direction:
     parts = flat.split([like[name].numel() for name in names])
     return {name: part.view_as(like[name]) for name, part in zip(names, parts, strict=True)}
+
+
+def mean_loss(images: Tensor, labels: Tensor) -> Callable[[nn.Module], float]:
+    """The mean cross-entropy of a network on these samples, as a function of the network.
+
+    Raises:
+        ConfigError: the network gives more than one score for each class.
+    """
+    return lambda net: F.cross_entropy(require_scores(net(images)).float(), labels).item()
 
 
 @contextmanager

@@ -150,12 +150,13 @@ def _maps(net: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, int]]]:
     """The layers that give maps, in the order in which they end, with the maps' sizes; of nested ones the innermost."""
     events: list[tuple[str, tuple[int, int]]] = []
     seen: list[Tensor] = []
+    version: list[int] = []
 
     def watch(name: str):
         def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if not isinstance(output, Tensor) or "pool" in type(module).__name__.lower():
+            if not isinstance(output, Tensor):
                 return
-            if seen and output is seen[-1]:  # a sequence ends with its last layer
+            if seen and output is seen[0] and output._version == version[0]:  # a sequence ends with its last layer
                 return
             tokens = output.ndim == 3 and isinstance(module, nn.LayerNorm)
             if output.ndim == 4 or tokens:
@@ -163,13 +164,14 @@ def _maps(net: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, int]]]:
                     size = tuple(as_map(output, module).shape[2:])
                 except ConfigError:
                     return
-                if min(size) > 1:
+                # the queries and keys of attention, (B, heads, N, D), have four dimensions too, but not the picture's shape
+                if min(size) > 1 and 0.5 <= size[0] * images.shape[3] / (size[1] * images.shape[2]) <= 2:
                     events.append((name, size))
-                    seen[:] = [output]
+                    seen[:], version[:] = [output], [output._version]  # changed in place it is another output
 
         return hook
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in net.named_modules() if name]
+    handles = [module.register_forward_hook(watch(name)) for name, module in net.named_modules() if _may_be_a_map(name, module)]
     try:
         with torch.no_grad(), evaluating(net):
             net(images[:1])
@@ -177,6 +179,12 @@ def _maps(net: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, int]]]:
         for handle in handles:
             handle.remove()
     return events
+
+
+def _may_be_a_map(name: str, module: nn.Module) -> bool:
+    """Not the network itself, nor a pool or a dropout, which only repeat a map, nor what is inside of an attention."""
+    kind = type(module).__name__.lower()
+    return bool(name) and not any(part in kind for part in ("pool", "dropout", "identity")) and ".attn." not in name
 
 
 def _reaches_the_scores(net: nn.Module, image: Tensor, name: str) -> bool:

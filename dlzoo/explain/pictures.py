@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Sample",
+    "evenly",
     "features_picture",
     "field_picture",
     "filters_picture",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 SHOWN = 8  # pictures or channels side by side
+CANVASES = (65, 129, 257, 513)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class Sample:
     def name(self, index: int) -> str:
         """Of a class, or its number where there are more classes than names."""
         return self.classes[index] if index < len(self.classes) else f"class {index}"
+
+
+def evenly(count: int, of: int) -> list[int]:
+    """Indices of `count` things out of `of`, or of all, at even distances: where they lie class by class, of every class."""
+    count = min(count, of)
+    return [(2 * index + 1) * of // (2 * count) for index in range(count)]
 
 
 def gradcam_picture(net: nn.Module, sample: Sample, title: str, layer: str | None = None) -> "Figure":
@@ -136,13 +144,13 @@ def visualize_picture(net: nn.Module, sample: Sample, title: str, layer: str | N
         values = activation(net, (made - mean) / std, chosen, layer)
         real = [float(activation(net, sample.images, [unit] * len(sample.images), layer).max()) for unit in chosen]
     names = [sample.name(unit) if layer is None else f"channel {unit}" for unit in chosen]
-    captions = [
-        f"{name} / {value:.1f}, real {best:.1f}" for name, value, best in zip(names, values.tolist(), real, strict=True)
-    ]
+    captions = [f"{name}\n{value:.1f}, real {best:.1f}" for name, value, best in zip(names, values.tolist(), real, strict=True)]
+    cells = [Panel(picture, caption=caption) for picture, caption in zip(made.cpu(), captions, strict=True)]
+    columns = -(-len(cells) // -(-len(cells) // SHOWN))  # rows of the same length
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     what = "classes" if layer is None else f"channels of {layer}"
-    return image_grid(
-        made, captions, f"{title}: what {what} answer to most; activation, and the highest of {len(sample.images)} real"
-    )
+    note = f"Below: how much it answers, and the most that it answers to one of {len(sample.images)} real pictures."
+    return panels(rows, f"{title}: what {what} answer to most", note=note)
 
 
 def activation_count(net: nn.Module, images: Tensor, layer: str | None) -> int:
@@ -175,18 +183,23 @@ def field_picture(net: nn.Module, sample: Sample, title: str, layer: str | None 
     """For layers of each size what their middle unit can see (frame), and what it looks at (heat)."""
     require_pictures(sample.images)
     layers = [layer] if layer else maps_by_size(net, sample.images)
+    shape = tuple(sample.images.shape[1:])
+    for side in CANVASES:  # noise that even the last layer's field fits in, so that no edge cuts it off
+        try:
+            whole = max(by_gradient(net, layers[-1], (shape[0], side, side)).size) < side
+        except ConfigError:  # the network takes pictures of its own size alone
+            images = sample.images[:64]
+            break
+        if whole or side == CANVASES[-1]:
+            count = max(1, min(16, 2**19 // side**2))
+            images = torch.randn(count, shape[0], side, side, generator=torch.Generator().manual_seed(0))
+            break
     cells = []
     for name in layers:
-        shape, images = tuple(sample.images.shape[1:]), sample.images
-        try:  # on a canvas that the whole field fits in, where the network takes one
-            canvas = (shape[0], 4 * shape[1] + 1, 4 * shape[2] + 1)
-            seen, random = by_gradient(net, name, canvas), torch.Generator().manual_seed(0)
-            heat = effective(net, name, torch.randn(8, *canvas, generator=random))
-        except ConfigError:
-            seen, heat = by_gradient(net, name, shape), effective(net, name, images[:64])
+        seen, heat = by_gradient(net, name, tuple(images.shape[1:])), effective(net, name, images)
         caption = f"{name}\nsees {seen.size[0]}, looks at {half_width(heat):.0f}"
         cells.append(Panel(heat=heat.sqrt(), caption=caption, box=(seen.left, seen.top, seen.right, seen.bottom)))
-    scale = Scale(label="gradient of the middle unit", colours="magma", ends=("none", "most"))
+    scale = Scale(label="gradient", colours="magma", ends=("none", "most"))
     note = "Frame: what a unit can see. Bright: what it looks at; far less."
     return panels([cells], f"{title}: receptive fields, in pixels", (), scale, note)
 

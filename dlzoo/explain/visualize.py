@@ -21,7 +21,8 @@ from dlzoo.explain.layers import as_map, evaluating, find, recording, require_sc
 
 __all__ = ["activation", "visualize"]
 
-RATE = 0.05
+RATE = 0.2
+STARTS = 4  # climbs for each unit, of which the best counts: some end on a low hill
 
 
 def visualize(
@@ -30,7 +31,7 @@ def visualize(
     shape: tuple[int, int, int],
     layer: str | None = None,
     colours: tuple[Sequence[float], Sequence[float]] = ((0.5,), (0.25,)),
-    steps: int = 256,
+    steps: int = 128,
     variation: float = 0.5,
     seed: int = 0,
 ) -> Tensor:
@@ -59,20 +60,23 @@ def visualize(
     mean, std = (torch.tensor(tuple(values), device=device).view(1, -1, 1, 1) for values in colours)
     random = torch.Generator().manual_seed(seed)
     scale = _frequencies(*shape[1:]).to(device)  # (H, W / 2 + 1)
-    waves = (0.1 * torch.randn(len(units), shape[0], *scale.shape, 2, generator=random)).to(device).requires_grad_()
+    tried = [unit for unit in units for _ in range(STARTS)]
+    waves = torch.randn(len(tried), shape[0], *scale.shape, 2, generator=random).to(device).requires_grad_()
     climb = torch.optim.Adam([waves], lr=RATE)
-    reach = max(min(shape[1:]) // 16, 1)
+    reach = min(shape[1:]) // 16  # a tiny picture stays where it is: a pixel is much there
     with torch.enable_grad(), evaluating(net):
         for _ in range(steps):
             pictures = _pictures(waves, scale, shape, mean, std)
             down, across = torch.randint(-reach, reach + 1, (2,), generator=random).tolist()
             moved = ((pictures - mean) / std).roll((down, across), (2, 3))
-            values = activation(net, moved, units, layer)
+            values = activation(net, moved, tried, layer)
             rough = pictures.diff(dim=2).abs().mean((1, 2, 3)) + pictures.diff(dim=3).abs().mean((1, 2, 3))
             loss = (variation * values.detach().abs() * rough - values).sum()
             waves.grad = torch.autograd.grad(loss, waves)[0]
             climb.step()
-        return _pictures(waves, scale, shape, mean, std).detach()
+        pictures = _pictures(waves, scale, shape, mean, std).detach()
+        values = activation(net, (pictures - mean) / std, tried, layer).detach().view(-1, STARTS)
+        return pictures.unflatten(0, (-1, STARTS))[torch.arange(len(units)), values.argmax(1).cpu()]
 
 
 def activation(net: nn.Module, x: Tensor, units: Sequence[int], layer: str | None = None) -> Tensor:

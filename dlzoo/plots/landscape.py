@@ -96,7 +96,9 @@ def _solid(axes: "Axes", terrain: Terrain, heights: np.ndarray, norm: object, li
     first, second = np.meshgrid(numbers(terrain.first), numbers(terrain.second), indexing="ij")
     colours = colormaps["viridis"](norm(heights))
     logs = np.log10(heights)
-    axes.plot_surface(first, second, logs, facecolors=colours, rstride=1, cstride=1, linewidth=0.2, edgecolor="#FFFFFF66")
+    axes.plot_surface(
+        first, second, logs, facecolors=colours, rstride=1, cstride=1, linewidth=0.3, edgecolor="#FFFFFF88", shade=False
+    )
     axes.set_zlim(np.log10(limits[0]), np.log10(limits[1]))
     ticks = _ticks(*limits)
     axes.set_zticks(np.log10(ticks), [f"{tick:g}" for tick in ticks])
@@ -135,9 +137,9 @@ def _flat(axes: "Axes", terrain: Terrain, heights: np.ndarray, norm: object) -> 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round values from low to high, about five."""
+    """Round values from low to high, seven at most."""
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for digits in (range(1, 10), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [digit * 10.0**exponent for exponent in exponents for digit in digits]
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) <= 7:

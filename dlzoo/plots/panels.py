@@ -155,7 +155,7 @@ def _draw(axes: "Axes", panel: Panel, scale: Scale) -> None:
             vmax=scale.high,
             alpha=0.6 if over else 1.0,
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-            interpolation="nearest" if not over or heat.shape == (height, width) else "bilinear",
+            interpolation="bilinear" if over else "nearest",
         )
     if panel.box is not None:
         left, top, right, bottom = (value - 0.5 for value in panel.box)
