@@ -134,7 +134,9 @@ def _evaluate(arguments: list[str]) -> None:
 def _predict(arguments: list[str]) -> None:
     from dlzoo import verbs
 
-    parser = _parser("predict", run="the run's directory, or a checkpoint in it", source="a picture, or a folder of pictures")
+    parser = _parser(
+        "predict", run="the run's directory, or a checkpoint in it", source="a picture or a recording, or a folder of them"
+    )
     parser.add_argument("--top", type=int, default=3, metavar="N", help="labels for each picture (3)")
     parser.add_argument("--last", action="store_true", help="the last weights, not the best")
     parser.add_argument("--json", action="store_true", help="JSON on the screen, for other programs")
@@ -171,7 +173,10 @@ def _export(arguments: list[str]) -> None:
         [str(batch["batch_size"]), f"{batch['max_abs']:.2e}", f"{batch['max_rel']:.2e}", f"{batch['top1']:.2%}"]
         for batch in [*first, every]
     ]
-    _table(["pictures", "largest difference", "relative", "same label"], rows)
+    lengths = report.get("lengths", {})
+    _table(["recordings" if lengths else "pictures", "largest difference", "relative", "same label"], rows)
+    if lengths:
+        print("of " + ", ".join(f"{length} samples: relative {value:.2e}" for length, value in lengths.items()))
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), compared with torch on {report['pictures']}")
 
 
@@ -254,7 +259,11 @@ def _panel(run: "Run") -> None:
         return
     summary, config, me = run.summary, run.config, dlzoo_command()
     metrics = summary["metrics"]
-    shown = [name for name in ("test/acc", "test/acc_top5", "test/loss", "val/acc", "val/loss") if name in metrics]
+    shown = [
+        name
+        for name in ("test/miou", "test/acc", "test/acc_top5", "test/loss", "val/miou", "val/acc", "val/loss")
+        if name in metrics
+    ]
     lines = ["  ".join(f"{name} {metrics[name]:.4f}" for name in shown) or "no metrics"]
     seconds, speed = summary["training_seconds"], summary["samples_per_second"]
     if seconds:
@@ -263,8 +272,9 @@ def _panel(run: "Run") -> None:
         )
     if summary["edition"]:
         lines.append(f"data: {summary['edition']}")
-    where, example = shlex.quote(str(run.dir)), run.dir / "example.png"
-    picture = shlex.quote(str(example)) if example.is_file() else "PICTURE"
+    where = shlex.quote(str(run.dir))
+    examples = [run.dir / f"example.{ending}" for ending in ("png", "wav") if (run.dir / f"example.{ending}").is_file()]
+    picture = shlex.quote(str(examples[0])) if examples else "FILE"
     allow = "".join(f" {word}" for word in flags())
     lines += [
         "",

@@ -9,13 +9,14 @@ import lightning as L
 from torch import Tensor
 
 from dlzoo.callbacks.pictures.labels import LabelPictures
+from dlzoo.callbacks.pictures.masks import MaskPictures
 from dlzoo.errors import NumericalError
 from dlzoo.plots import figure
 from dlzoo.plots.curves import curves
 from dlzoo.plots.history import read_metrics
 from dlzoo.signals import Stopped
 
-PICTURES = {"labels": LabelPictures}  # what a task says of its answers -> what draws them
+PICTURES = {"labels": LabelPictures, "masks": MaskPictures}  # what a task says of its answers -> what draws them
 
 
 class RunReport(L.Callback):
@@ -37,7 +38,7 @@ class RunReport(L.Callback):
         self._since: float | None = None
         self._loss: Tensor | None = None
         self._batches = 0
-        self._pictures: LabelPictures | None = None
+        self._pictures: LabelPictures | MaskPictures | None = None
 
     @property
     def samples_per_second(self) -> float:
