@@ -51,12 +51,10 @@ class BatchNorm(Layer):
         self.shift.gradient = dy.sum(axis=self.axes)
         dx = dy * _along(self.scale.value, dy.ndim)
         if self.training:
-            # a gradient that would move all of a channel alike, or stretch it, changes nothing: the norm takes it out again
-            dx = (
-                dx
-                - dx.mean(axis=self.axes, keepdims=True)
-                - self.normal * (dx * self.normal).mean(axis=self.axes, keepdims=True)
-            )
+            # to move all of a channel alike, or to stretch it, changes no output: these two parts of the gradient are taken out
+            moves = dx.mean(axis=self.axes, keepdims=True)
+            stretches = self.normal * (dx * self.normal).mean(axis=self.axes, keepdims=True)
+            dx = dx - moves - stretches
         return dx / self.deviation
 
 
