@@ -563,7 +563,7 @@ def test_a_grid_with_a_name_is_every_point_of_its_file(tmp_path):
     modes = [f"callbacks.transfer.mode={mode}" for mode in ("scratch", "frozen", "finetune")]
     assert jobs_of == [[mode, f"seed={seed}"] for mode in modes for seed in (0, 1)], "the command line's seeds, not the file's"
     assert plan.overrides == ["experiment=hymenoptera_transfer", "init_from=runs/some", f"runs_dir={tmp_path}"]
-    assert (plan.metric, plan.mode) == ("val/acc", "max")
+    assert (plan.metric, plan.mode) == ("val/loss", "min")
 
 
 def test_a_grid_with_a_name_needs_no_optuna(tmp_path, monkeypatch):
