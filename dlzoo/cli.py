@@ -151,7 +151,8 @@ def _predict(arguments: list[str]) -> None:
         [p.file, "  ".join(f"{label} {probability:.1%}" for label, probability in zip(p.labels, p.probabilities, strict=True))]
         for p in found
     ]
-    _table(["file", "labels"], rows)
+    drawn = any(p.overlay for p in found)
+    _table(["file", "labels", *["overlay"] * drawn], [[*row, *[p.overlay] * drawn] for row, p in zip(rows, found, strict=True)])
 
 
 def _export(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CHECKED_BATCHES = (1, 7, 64)  # sizes at which an export is compared with torch, besides all pictures
 # files that `predict` takes, by the kind of input that a run was trained on
 ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")}
+ENDINGS["wave"] = (".wav", ".flac", ".ogg", ".mp3")
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ class Prediction:
 
     Args:
         file: the path.
-        labels: class names, the likeliest first.
-        probabilities: theirs.
+        labels: class names, the likeliest first; of a mask, the largest.
+        probabilities: theirs; of a mask, their shares of the picture.
+        overlay: the file of the picture under its mask, where the answer is one.
     """
 
     file: str
     labels: list[str]
     probabilities: list[float]
+    overlay: str = ""
 
 
 def load(run: str | Path, which: str = "best") -> "nn.Module":
@@ -96,7 +100,7 @@ def predict(run: str | Path, source: str | Path, top: int = 3, which: str = "bes
     files = _files(Path(source), ENDINGS[_kind(found)])
     import torch
 
-    tell = {"labels": _label}[found.summary.get("answers", "labels")]
+    tell = {"labels": _label, "masks": _segment}[found.summary.get("answers", "labels")]
     net, preprocess = load(run, which), preprocessing(found)
     results = []
     with torch.inference_mode():
@@ -116,11 +120,38 @@ def _label(run: Run, files: list[Path], logits: "Tensor", top: int) -> list[Pred
     ]
 
 
+def _segment(run: Run, files: list[Path], logits: "Tensor", top: int) -> list[Prediction]:
+    """The largest classes of each picture, logits (B, K, H, W), and the picture under its mask in RUN/predictions."""
+    import torch
+    import torch.nn.functional as F
+
+    from dlzoo.data.preprocess import read_image, to_tensor
+    from dlzoo.plots.images import save_image
+    from dlzoo.plots.masks import overlay, palette
+
+    classes, channels = run.summary["classes"], preprocessing(run).channels
+    folder = run.dir / "predictions"
+    folder.mkdir(exist_ok=True)
+    results = []
+    for file, scores in zip(files, logits, strict=True):
+        picture = to_tensor(read_image(file, channels)) / 255  # (C, H, W), as large as it is
+        scores = F.interpolate(scores[None], picture.shape[1:], mode="bilinear", align_corners=False)[0]
+        mask = scores.argmax(0)
+        shares = torch.bincount(mask.flatten(), minlength=len(classes)) / mask.numel()
+        largest = [index for index in shares.argsort(descending=True, stable=True).tolist() if shares[index]][:top]
+        path = folder / f"{re.sub(r'[^0-9A-Za-z.-]+', '_', str(file)).strip('_.')}.png"
+        save_image(torch.from_numpy(overlay(picture, mask, palette(len(classes)))).permute(2, 0, 1), path)
+        values = [round(shares[index].item(), 6) for index in largest]
+        results.append(Prediction(str(file), [classes[index] for index in largest], values, str(path)))
+    return results
+
+
 def preprocessing(run: Run) -> "Preprocess":
     """How the files of a run's data become the network's input; needs no data set."""
     from dlzoo.data.preprocess import Preprocess
+    from dlzoo.data.waveforms import WaveformPreprocess
 
-    kinds = {"image": Preprocess}
+    kinds = {"image": Preprocess, "wave": WaveformPreprocess}
     return kinds[_kind(run)].from_dict(run.summary["preprocess"])
 
 
@@ -132,8 +163,9 @@ def _kind(run: Run) -> str:
 def export(run: str | Path, which: str = "best", overrides: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
     """A run's network as ONNX, compared with torch on 1, 7 and 64 pictures and on the labels of up to 1,000.
 
-    Real test pictures where the data set is at hand, noise where not. The file appears only when it computes the same;
-    model.onnx.json beside it holds the differences, classes and preprocessing.
+    Real test pictures where the data set is at hand, noise where not. One of recordings takes any length, and is compared at
+    three others too. The file appears only when it computes the same; model.onnx.json beside it holds the differences, classes
+    and preprocessing.
 
     Args:
         run: its directory, or one of its checkpoints.
@@ -158,10 +190,16 @@ def export(run: str | Path, which: str = "best", overrides: list[str] | None = N
     temporary, path = folder / f".model-{os.getpid()}.onnx", folder / "model.onnx"
     metadata = {"classes": json.dumps(summary["classes"]), "preprocess": json.dumps(summary["preprocess"])}
     try:
-        export_onnx(net, images[:2], temporary, metadata=metadata)
+        free = {2: "samples"} if _kind(found) == "wave" else {}
+        export_onnx(net, images[:2], temporary, metadata=metadata, free=free, input_name="waves" if free else "images")
         # large pictures a few at a time: a thousand of 224x224 would take gigabytes
         chunk = 1000 if images[0, 0].numel() <= 64 * 64 else 64
         report = verify_onnx(net, temporary, [*(images[:count] for count in CHECKED_BATCHES), *images.split(chunk)])
+        lengths = {}
+        if free:  # of half, five quarters and twice the length
+            for part in (2, 5, 8):
+                waves = images[:5].repeat(1, 1, 2)[..., : images.shape[2] * part // 4]
+                lengths[str(waves.shape[2])] = verify_onnx(net, temporary, [waves]).max_rel
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -169,6 +207,7 @@ def export(run: str | Path, which: str = "best", overrides: list[str] | None = N
         "file": path.name,
         "pictures": kind,
         **report.as_dict(),
+        **({"lengths": lengths} if lengths else {}),
         "classes": summary["classes"],
         "preprocess": summary["preprocess"],
     }

@@ -1,4 +1,4 @@
-"""A trained network -> one ONNX file that takes any batch size.
+"""A trained network -> one ONNX file that takes any batch size, and where it is asked for any length.
 
 The file stands alone: weights inside, classes and preprocessing in its metadata, and nothing of the machine that wrote it.
 The same network gives the same bytes.
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +35,7 @@ def export_onnx(
     path: Path,
     *,
     metadata: Mapping[str, Any],
+    free: Mapping[int, str] = MappingProxyType({}),
     input_name: str = "images",
     output_name: str = "logits",
 ) -> None:
@@ -42,9 +43,10 @@ def export_onnx(
 
     Args:
         net: one tensor in, one tensor out; its first dimension is the batch.
-        example: an input of the shape and dtype the file shall take; only the batch size stays free.
+        example: an input of the shape and dtype the file shall take; the batch size stays free.
         path: the file, written in one go. Check it (verify_onnx) before it takes the name that people look for.
         metadata: what a user of the file needs, by name. A string is stored as it is, any other value as JSON.
+        free: further dimensions of the input that stay free, each with a name for it, such as {2: "samples"}.
         input_name: name of the input in the file.
         output_name: name of the output in the file.
 
@@ -65,7 +67,7 @@ def export_onnx(
         )
     with _quiet():
         onnx, _ = require("onnx", "onnxscript")
-        model = _trace(net, example, input_name, output_name)
+        model = _trace(net, example, {0: "batch", **free}, input_name, output_name)
         _strip(model)
         for name, text in texts.items():
             model.metadata_props.add(key=name, value=text)
@@ -89,7 +91,7 @@ def require(*packages: str) -> list[ModuleType]:
         ) from error
 
 
-def _trace(net: nn.Module, example: Tensor, input_name: str, output_name: str) -> "ModelProto":
+def _trace(net: nn.Module, example: Tensor, free: Mapping[int, str], input_name: str, output_name: str) -> "ModelProto":
     """The graph of `net`, as torch's exporter makes it."""
     name = type(net).__name__
     device = next((parameter.device for parameter in net.parameters()), example.device)
@@ -104,7 +106,7 @@ def _trace(net: nn.Module, example: Tensor, input_name: str, output_name: str) -
                 net,
                 (pair,),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=({axis: torch.export.Dim(word) for axis, word in free.items()},),
                 input_names=[input_name],
                 output_names=[output_name],
                 verbose=False,
@@ -115,11 +117,13 @@ def _trace(net: nn.Module, example: Tensor, input_name: str, output_name: str) -
                 fix="forward may not branch on the values of tensors",
             ) from error
     model = program.model_proto
-    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:  # the exporter fixes the size in silence
-        raise ConfigError(
-            f"{name} cannot be exported to ONNX: its forward works for a single batch size",
-            fix="take the batch size from x.shape[0], with no number or buffer of that size in the model",
-        )
+    for axis, word in free.items():
+        if not model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param:  # the exporter fixes the size in silence
+            size = "batch size" if axis == 0 else f"number of {word}"
+            raise ConfigError(
+                f"{name} cannot be exported to ONNX: its forward works for a single {size}",
+                fix=f"take the {size} from x.shape[{axis}], with no number or buffer of that size in the model",
+            )
     return model
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dlzoo.plots.images import image_grid, save_image
+from dlzoo.plots.recordings import recording_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Images", "look"]
+__all__ = ["Images", "Waves", "look"]
 
 
 class Images:
@@ -33,10 +34,31 @@ class Images:
         save_image(self.data.preprocess.denormalize(one[None])[0], folder / "example.png")
 
 
-LOOKS = {4: Images}
+class Waves:
+    """Recordings: (B, 1, T).
+
+    Args:
+        data: the datamodule; its `preprocess` makes spectrograms and wav files.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def grid(self, inputs: Tensor, captions: Sequence[str], title: str) -> "Figure":
+        """Waveforms and spectrograms side by side, each below its caption."""
+        waves, preprocess = inputs[:, 0].float(), self.data.preprocess
+        seconds = waves.shape[1] / preprocess.sample_rate
+        return recording_grid(waves, preprocess.spectrogram(waves), captions, title, seconds)
+
+    def save(self, one: Tensor, folder: Path) -> None:
+        """One input, (1, T), as the file that the printed command for a prediction names."""
+        self.data.preprocess.save(one, folder / "example.wav")
 
 
-def look(data: Any, inputs: Tensor) -> Images | None:
+LOOKS = {3: Waves, 4: Images}
+
+
+def look(data: Any, inputs: Tensor) -> Images | Waves | None:
     """What shows such inputs; None where nothing does."""
     kind = LOOKS.get(inputs.ndim)
     return kind(data) if kind else None
