@@ -75,6 +75,8 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
     quiet()
     import lightning as L
 
+    from dlzoo.weights import begin  # it imports torch
+
     started = time.monotonic()
     L.seed_everything(config["seed"], workers=True, verbose=False)
     task, data, trainer = build(config)
@@ -84,10 +86,8 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         for change in resume.differences(Path(config["ckpt_path"]), config):
             log.info("changed on resume: %s", change)
         load_weights(task.net, Path(config["ckpt_path"]), config["model"])
-    elif (source := config.get("init_from")) and config["callbacks"].get("transfer", {}).get("mode") != "scratch":
-        from dlzoo.weights import begin_with  # torch
-
-        log.info(begin_with(task.net, source, config["model"]))
+    elif line := begin(task.net, config):
+        log.info(line)
     if first:
         rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
         rundir.write_text(run.dir / "overrides.yaml", OmegaConf.to_yaml(overrides) if overrides else "[]\n")

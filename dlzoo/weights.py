@@ -12,9 +12,21 @@ from dlzoo.optim.stages import head_prefixes
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PUBLISHED", "begin_with"]
+__all__ = ["PUBLISHED", "begin", "begin_with"]
 
 PUBLISHED = "published"
+
+
+def begin(net: "nn.Module", config: Mapping[str, Any]) -> str:
+    """Puts the weights that a run's config asks for into its new network; what to say of it, or ""."""
+    mode, source = config["callbacks"].get("transfer", {}).get("mode", ""), config.get("init_from")
+    if mode == "scratch":
+        return ""
+    if source:
+        return begin_with(net, source, config["model"])
+    if mode and not config["model"].get("pretrained"):
+        return "there is nothing to transfer from, and random weights are frozen: init_from=published, or init_from=RUN"
+    return ""
 
 
 def begin_with(net: "nn.Module", init_from: str, model: Mapping[str, Any]) -> str:

@@ -137,6 +137,12 @@ def test_from_scratch_leaves_the_other_run_alone(run, tmp_path):
     assert not _moved(dlzoo.load(plain.dir, "last"), found), "the same as without the callback and the key"
 
 
+def test_freezing_random_weights_is_said_to_be_that(tmp_path):
+    words = [*SMOKE, "callbacks=transfer", f"run_dir={tmp_path}/run"]
+    dlzoo.train(dlzoo.compose(*words), words)
+    assert "there is nothing to transfer from, and random weights are frozen" in (tmp_path / "run" / "train.log").read_text()
+
+
 def test_a_run_that_goes_on_does_not_begin_again(run, tmp_path):
     from dlzoo.run import go_on
 

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from dlzoo.errors import ConfigError
 from dlzoo.optim.groups import by_stage
-from dlzoo.optim.stages import stages
+from dlzoo.optim.stages import head_prefixes, stages
 
 log = logging.getLogger("dlzoo")
 
@@ -106,25 +106,25 @@ class Transfer(L.Callback):
     def _freeze(self, trainer: L.Trainer, net: nn.Module) -> None:
         if self._before is None:
             return
-        stages, free = self.trained(trainer.current_epoch), set()
-        for stage in stages:
+        trained, free = self.trained(trainer.current_epoch), set()
+        for stage in trained:
             free.update(self._before[1].intersection(self._stages[stage]))
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in free)
             if name not in free:
                 parameter.grad = None  # the optimizer passes over it, decay and momentum too
         evaluate_frozen(net)
-        if self.keep_statistics:
-            head = set(map(id, _modules_of(net, self._stages[next(reversed(self._stages))])))
-            for module in net.modules():
-                if isinstance(module, _NormBase) and id(module) not in head:
-                    module.eval()
+        head, all_trained = head_prefixes(net), len(trained) == len(self._stages)
+        for name, module in net.named_modules():
+            # a norm without parameters is in no stage: it waits until all are trained
+            waits = self.keep_statistics or (not all_trained and not list(module.parameters()))
+            if waits and isinstance(module, _NormBase) and not name.startswith(head):
+                module.eval()
         if trainer.is_global_zero:
-            self._say(net, stages, trainer.current_epoch)
+            self._say(net, "all of the network" if all_trained else " ".join(trained), trainer.current_epoch)
 
-    def _say(self, net: nn.Module, stages: list[str], epoch: int) -> None:
+    def _say(self, net: nn.Module, what: str, epoch: int) -> None:
         count = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-        what = "all of the network" if len(stages) == len(self._stages) else " ".join(stages)
         if what != self._said:
             log.info("epoch %d: %s is trained, %s parameters", epoch + 1, what, f"{count:,}")
         self._said = what
@@ -137,7 +137,3 @@ def evaluate_frozen(net: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
-
-
-def _modules_of(net: nn.Module, names: list[str]) -> list[nn.Module]:
-    return [net.get_submodule(name.rpartition(".")[0]) for name in names]

@@ -31,12 +31,14 @@ def stages(net: nn.Module) -> dict[str, list[str]]:
 
 
 def head_prefixes(net: nn.Module) -> tuple[str, ...]:
-    """What the names of the head's parameters begin with: ("head.",); several where it is in several places."""
+    """What the names of all that is in the head begin with: ("head.",); several where it is in several places."""
     *others, names = stages(net).values()
-    shared = f"{_common(names)}."
-    if any(name.startswith(shared) for name in chain(*others)) or shared == ".":
-        return tuple({f"{name.rpartition('.')[0]}." for name in names})
-    return (shared,)
+    path = _common(names).split(".")
+    for depth in range(1, len(path) + 1):  # the largest module that holds nothing but the head
+        shared = ".".join(path[:depth]) + "."
+        if shared != "." and not any(name.startswith(shared) for name in chain(*others)):
+            return (shared,)
+    return tuple({f"{name.rpartition('.')[0]}." for name in names})
 
 
 def _of_children(net: nn.Module) -> dict[str, list[str]]:

@@ -208,6 +208,18 @@ def test_evaluation_mode_reaches_what_has_no_parameters():
     assert net.head[0].training and net.stages[0][1].training
 
 
+def test_a_norm_without_parameters_waits_until_all_is_trained():
+    """It is in no stage of its own, and in front of the head all the same."""
+    task = Task()
+    task.net.stem[1] = nn.BatchNorm1d(3, affine=False)
+    task.net.head[0] = nn.BatchNorm1d(3, affine=False)
+    task.net.stem = nn.Sequential(nn.Sequential(task.net.stem[0]), task.net.stem[1])
+    _, notes, _ = _fit(Transfer(unfreeze_at=1, unfreeze_every=1), 4, task)
+    assert ["stem.1" in modes for modes in notes.modes[::3]] == [False, False, False, True]
+    assert not _moved(notes.states[0], notes.states[8], "stem.1") and _moved(notes.states[9], notes.states[11], "stem.1")
+    assert all("head.0" in modes for modes in notes.modes)
+
+
 @pytest.mark.parametrize("strategy", [DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy])
 def test_strategies_that_shard_are_refused(strategy):
     trainer = type("Trainer", (), {"strategy": strategy.__new__(strategy)})()

@@ -110,3 +110,9 @@ def test_a_schedule_scales_all_rates_alike():
     optimizer.step()
     schedule.step()
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.4, 0.2, 0.1, 0.05])
+
+
+def test_all_of_a_head_is_the_head_what_has_no_parameters_too():
+    net = Odd()
+    net.out = nn.Sequential(nn.BatchNorm1d(3, affine=False), nn.Linear(3, 2))
+    assert head_prefixes(net) == ("out.",)
