@@ -54,6 +54,17 @@ def test_two_processes_go_on_as_two(tmp_path, fault):
     assert straight == resumed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("kill9@step=5", "trainer=cpu"), ("kill9@step=9", "trainer=cpu"), ("sigterm@step=7", "trainer=ddp_cpu")]
+)
+def test_what_is_frozen_goes_on_as_it_was(tmp_path, words):
+    """Within the epoch in which the head alone is trained, and in the next, in which all is; with batch norm."""
+    transfer = ("model=resnet20", "callbacks=transfer", "callbacks.transfer.unfreeze_at=1")
+    straight, resumed = _commands(tmp_path, *words, *transfer)
+    assert straight == resumed
+
+
 def _fit_with_scaler(folder, resume=False):
     """Digits in fp16 with a loss scaler, which a CPU can do, though a config may not ask for it there."""
     from lightning.pytorch.plugins import MixedPrecision
