@@ -31,7 +31,8 @@ class Row:
         tiny: instead of them, a small network of the same blocks: the class and its arguments.
         arguments: of every member, where its own defaults are for larger inputs.
         input: the shape of one sample.
-        published: the same, as large as it was published for: one slow export of each member.
+        published: the same, as large as it was published for: one slow export of each member. None: 224x224 for a thousand
+            classes, else `input`.
         dense: whether every pixel has an answer of its own.
     """
 
@@ -39,7 +40,7 @@ class Row:
     tiny: tuple[str, dict[str, Any]] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     input: tuple[int, ...] = (3, 32, 32)
-    published: tuple[int, ...] = (3, 224, 224)
+    published: tuple[int, ...] | None = None
     dense: bool = False
 
 
@@ -65,7 +66,10 @@ ROWS = {
         ),
         arguments={"stochastic_depth": 0},
     ),
-    "vision.mlp": Row(published=(3, 32, 32)),
+    "vision.densenet": Row(tiny=("DenseNet", {"layers_per_block": [2, 2], "growth": 4, "stem": "small"})),
+    "vision.lenet": Row(input=(1, 28, 28)),
+    "vision.mobilenet": Row(tiny=("MobileNetV2", {"width": 0.35, "stem": "small"})),
+    "vision.vgg": Row(tiny=("VGG", {"convolutions": [1, 2], "norm": True, "width": 8, "hidden": 16})),
     "vision.resnet": Row(fast=("resnet20", "resnet50")),
 }
 
@@ -242,7 +246,8 @@ def test_the_export_computes_the_same_at_full_size(name, tmp_path):
     row = ROWS.get(_file(name), Row())
     torch.manual_seed(0)
     case = Case(dlzoo.create_model(name).eval(), row)
-    _export(case, tmp_path / "model.onnx", (1, 2), row.published)
+    large = dlzoo.model_info(name).arguments.get("num_classes") == 1000
+    _export(case, tmp_path / "model.onnx", (1, 2), row.published or ((3, 224, 224) if large else row.input))
 
 
 # --- the face
