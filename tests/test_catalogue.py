@@ -51,6 +51,13 @@ def _stage(expansion, kernel_size, stride, fused):
 
 
 ROWS = {
+    "audio.m5": Row(
+        tiny=("WaveformCNN", {"widths": [8, 8, 16], "blocks": [1, 2], "residual": True}),
+        fast=("m5",),
+        input=(1, 2000),
+        published=(1, 8000),
+    ),
+    "audio.melresnet": Row(fast=("melresnet8_narrow",), input=(1, 4000), published=(1, 16_000)),
     "timm": Row(arguments={"timm_name": "test_efficientnet"}),  # small; timm's residual networks begin with branches of zero
     "vision.convnext": Row(tiny=("ConvNeXt", {"depths": [1, 2, 1], "widths": [8, 12, 16]}), arguments={"stochastic_depth": 0}),
     "vision.vit": Row(arguments={"stochastic_depth": 0}, fast=("vit_lite7",)),
