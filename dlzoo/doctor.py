@@ -35,6 +35,8 @@ DATA = {  # a data set: the file or folder that shows that it is there
     "fashion_mnist": ("fashion_mnist/*", "FashionMNIST/raw/*"),
     "cifar10": ("cifar10/*", "cifar-10-*"),
     "cifar100": ("cifar100/*", "cifar-100-*"),
+    "spoken_digits": ("free_spoken_digits/*",),
+    "speech_commands": ("speech_commands/*", "SpeechCommands/*"),
 }
 
 

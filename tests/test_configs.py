@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import pickle
 import re
 import shlex
 import struct
@@ -33,15 +34,37 @@ def _pictures(root, classes, count, side, seed=0):
             Image.fromarray(image).save(root / name / f"{number}.jpg")
 
 
+def _recordings(folder, names, rate):
+    import soundfile
+
+    noise = np.random.default_rng(0).normal(size=(len(names), rate // 4)) * 0.1
+    for name, wave in zip(names, noise, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, wave, rate)
+
+
 def _idx(path, values):
     path.parent.mkdir(parents=True, exist_ok=True)
     head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
     path.write_bytes(gzip.compress(head + values.tobytes()))
 
 
+def _cifar100(folder, counts):
+    """Pickles as they are published: rows of bytes, fine and coarse labels, the names of the classes."""
+    from dlzoo.data.cifar import CIFAR100_CLASSES
+
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for split, count in counts.items():
+        rows, fine = random.integers(0, 256, (count, 3072), dtype=np.uint8), [index % 100 for index in range(count)]
+        batch = {"data": rows, "fine_labels": fine, "coarse_labels": [label // 5 for label in fine]}
+        (folder / split).write_bytes(pickle.dumps(batch, 4))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": list(CIFAR100_CLASSES)}, 4))
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Small data sets in the published formats: 64 training and 16 test samples each."""
+    """Small data sets in the published formats: 64 training (one of each class, of a hundred) and 16 test samples each."""
     from PIL import Image
 
     from dlzoo.data.cifar import CIFAR10_CLASSES
@@ -59,17 +82,27 @@ def data(tmp_path_factory):
     for split in ("train", "val"):
         _pictures(folder / "hymenoptera" / split, ("ants", "bees"), 10, 40)
         _pictures(folder / "tiny_imagenet_subset" / split, [f"n{number:02}" for number in range(100)], 1, 40)
+    takes = [(number % 10, number // 10 + 5 * (number >= 20)) for number in (*range(16), *range(20, 84))]  # 16 test
+    _recordings(folder / "free_spoken_digits", [f"{digit}_ann_{take}.wav" for digit, take in takes], 8_000)
+    words = [f"{('yes', 'no')[number % 2]}/{number}_nohash_0.wav" for number in range(80)]
+    _recordings(folder / "speech_commands", words, 16_000)
+    for name, part in (("testing", words[:16]), ("validation", words[16:32])):
+        (folder / "speech_commands" / f"{name}_list.txt").write_text("\n".join(part))
     return folder
 
 
 @pytest.fixture
 def small(monkeypatch):
     """The data sets as large as the files above; their real sizes are a part of what is checked when they are read."""
-    from dlzoo.datamodules.cifar import Cifar10
+    from dlzoo.datamodules.cifar import Cifar10, Cifar100
     from dlzoo.datamodules.mnist import FashionMnist, Mnist
+    from dlzoo.datamodules.speech_commands import SpeechCommands
+    from dlzoo.datamodules.spoken_digits import SpokenDigits
 
-    for kind in (Cifar10, Mnist, FashionMnist):
+    for kind in (Cifar10, Mnist, FashionMnist, SpokenDigits, SpeechCommands):
         monkeypatch.setattr(kind, "published", (64, 16))
+    monkeypatch.setattr(SpeechCommands, "validation", 16)
+    monkeypatch.setattr(Cifar100, "published", (100, 16))
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda value: value)
@@ -166,13 +199,16 @@ def test_every_experiment_builds(name, data):
 def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
     words = [f"experiment={name}", f"data_dir={data}", *TINY, f"run_dir={tmp_path}/run"]
     composed = dlzoo.compose(*words)
-    words += ["data.image_size=32", "data.num_workers=0"] if "image_size" in composed.data else ["data.val_size=16"]
+    words += ["data.image_size=32", "data.num_workers=0"] if "image_size" in composed.data else []
+    words += ["data.val_size=16"] if "val_size" in composed.data else []
     words += ["init_from=null"] * (composed.init_from == "published")  # which is a download
     run = dlzoo.train(dlzoo.compose(*words), words)
     assert run.summary["status"] == "finished" and run.summary["steps"] == 1
     assert 0 <= run.metrics["test/acc"] <= 1 and run.metrics["test/loss"] > 0
-    assert {"samples.png", "confusion.png", "curves.png", "example.png"} <= {path.name for path in run.dir.iterdir()}
-    assert ("JPEG edition" in run.summary["edition"]) == name.startswith("cifar10")
+    example = "example.wav" if name.startswith("sp") else "example.png"
+    assert {"samples.png", "confusion.png", "curves.png", example} <= {path.name for path in run.dir.iterdir()}
+    assert ("JPEG edition" in run.summary["edition"]) == name.startswith("cifar10_")
+    assert (run.dir / "superclasses.png").is_file() == name.startswith("cifar100_")
     assert len(run.summary["classes"]) == run.config["data"]["num_classes"]
     assert dlzoo.load(run.dir) is not None
 
