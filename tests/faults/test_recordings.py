@@ -8,15 +8,8 @@ import soundfile
 import torch
 
 WORDS = (
-    *(
-        "train",
-        "experiment=spoken_digits_melresnet",
-        "model=melresnet8_narrow",
-        "trainer=cpu",
-        "trainer.max_epochs=2",
-        "seed=5",
-    ),
-    *("data.samples=2000", "data.batch_size=16", "trainer.limit_train_batches=4", "trainer.limit_val_batches=1"),
+    *("train", "experiment=spoken_digits_melresnet", "model=melresnet8_narrow", "trainer=cpu", "seed=5", "data.samples=2000"),
+    *("trainer.max_epochs=2", "data.batch_size=16", "trainer.limit_train_batches=4", "trainer.limit_val_batches=1"),
     *("trainer.limit_test_batches=1", "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_steps=2"),
 )
 
