@@ -214,10 +214,12 @@ def command(record: Record) -> str:
 
 def accuracy(group: Sequence[Record]) -> str:
     """Mean, and the standard deviation where there is more than one seed."""
-    for name in ("test/acc", "test/loss", "val/acc", "val/loss"):
+    for name in ("test/miou", "test/acc", "test/loss", "val/acc", "val/loss"):
         if all(name in record["metrics"] for record in group):
-            percent = name.endswith("acc")
+            percent = name.endswith(("acc", "miou"))
             text = spread([record["metrics"][name] * (100 if percent else 1) for record in group], 2 if percent else 4)
+            if name == "test/miou":
+                return f"{text} % mIoU"
             return f"{text} %" if name == "test/acc" else f"{text}{' %' * percent} ({name})"
     return "none"
 

@@ -115,8 +115,9 @@ def _dilate(stage: nn.Module, dilation: int) -> int:
         if isinstance(conv, nn.Conv2d):
             # the convolution that had the stride still gets the map of before it
             rate = dilation if conv.stride[0] > 1 else factor * dilation
-            conv.stride, conv.dilation = (1, 1), (rate, rate)
-            conv.padding = tuple(rate * (size // 2) for size in conv.kernel_size)
+            conv.stride = (1, 1)
+            if conv.kernel_size[0] > 1:
+                conv.dilation, conv.padding = (rate, rate), tuple(rate * (size // 2) for size in conv.kernel_size)
     return factor * dilation
 
 
