@@ -83,6 +83,14 @@ def test_a_row_is_the_mean_of_its_seeds(results, finished, tmp_path):
     assert cells[9:] == ["2.15.0", "01234567+", "original |"]
 
 
+def test_the_result_of_a_segmentation_is_its_miou(results, finished, tmp_path):
+    for seed, miou in enumerate((0.41, 0.43)):
+        metrics = {"test/miou": miou, "test/acc": 0.9, "test/loss": 0.1}
+        results.add(finished("experiment=camvid_deeplab", seed=seed, metrics=metrics), tmp_path / "results")
+    row = next(line for line in results.render(tmp_path / "results").splitlines() if "camvid_deeplab" in line)
+    assert row.split(" | ")[3] == "42.00 +- 1.41 % mIoU"
+
+
 def test_other_overrides_and_editions_are_other_rows_and_the_paper_stands_beside(results, finished, tmp_path):
     folder, short = tmp_path / "results", ("experiment=cifar10_resnet", "trainer=cpu_fast", "trainer.max_epochs=2")
     for path in (
