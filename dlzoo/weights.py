@@ -25,7 +25,8 @@ def begin(net: "nn.Module", config: Mapping[str, Any]) -> str:
     if source:
         return begin_with(net, source, config["model"])
     if mode and not config["model"].get("pretrained"):
-        return "there is nothing to transfer from, and random weights are frozen: init_from=published, or init_from=RUN"
+        published = "model.pretrained=true" if "pretrained" in config["model"] else "init_from=published"
+        return f"there is nothing to transfer from, and random weights are frozen: {published}, or init_from=RUN"
     return ""
 
 
