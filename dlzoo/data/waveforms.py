@@ -32,6 +32,7 @@ class WaveformPreprocess:
     Args:
         sample_rate: of the input, in hertz; recordings of another rate are resampled.
         samples: length of the input; see `fit`.
+        normalize: brings the loudest sample of each recording to 1 or -1: recordings differ a hundredfold, words do not.
 
     Raises:
         ValueError: a number that is not positive.
@@ -39,6 +40,7 @@ class WaveformPreprocess:
 
     sample_rate: int
     samples: int
+    normalize: bool = True
 
     channels = 1  # several channels are averaged
 
@@ -57,7 +59,12 @@ class WaveformPreprocess:
         Raises:
             DataError: the file is missing or is no readable recording.
         """
-        return fit(read_waveform(file, self.sample_rate), self.samples)[None]
+        return self.prepare(read_waveform(file, self.sample_rate))[None]
+
+    def prepare(self, wave: Tensor) -> Tensor:
+        """A recording of the right rate -> (samples,); silence stays silence."""
+        wave = fit(wave, self.samples)
+        return wave / wave.abs().max().clamp(min=1e-6) if self.normalize else wave
 
     def save(self, wave: Tensor, path: Path) -> None:
         """One input, (1, T), as a wav file."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlzoo.data.splits import Splits, held_out
 from dlzoo.data.waveform_batches import FULL_SCALE, WaveformAugment, WaveformBatches
-from dlzoo.data.waveforms import WaveformPreprocess, fit, read_waveform
+from dlzoo.data.waveforms import WaveformPreprocess, read_waveform
 from dlzoo.errors import DataError
 
 __all__ = ["InMemoryWaveforms"]
@@ -27,6 +27,7 @@ class InMemoryWaveforms(LightningDataModule):
     Args:
         sample_rate: of the network's input, in hertz; recordings of another rate are resampled once, when they are read.
         samples: length of the input; shorter recordings get silence on both sides, of longer ones the loudest part is kept.
+        normalize: bring the loudest sample of each recording to full scale.
         batch_size: recordings a training batch, over all devices together.
         eval_batch_size: recordings a validation or test batch, over all devices together.
         val_size: training recordings that validate; 0 validates on nothing.
@@ -52,6 +53,7 @@ class InMemoryWaveforms(LightningDataModule):
         *,
         sample_rate: int,
         samples: int,
+        normalize: bool,
         batch_size: int,
         eval_batch_size: int,
         val_size: int,
@@ -70,7 +72,7 @@ class InMemoryWaveforms(LightningDataModule):
             raise ValueError(f"val_size must be in [0, {self.published[0]}), got {val_size}")
         self.batch_size, self.eval_batch_size, self.val_size, self.seed = batch_size, eval_batch_size, val_size, seed
         self.augment = WaveformAugment(shift, gain)
-        self.preprocess = WaveformPreprocess(sample_rate, samples)
+        self.preprocess = WaveformPreprocess(sample_rate, samples, normalize)
         self._splits: Splits | None = None
 
     @abstractmethod
@@ -144,7 +146,7 @@ class InMemoryWaveforms(LightningDataModule):
 
     def recording(self, content: bytes, name: str) -> Tensor:
         """The content of a file at the network's rate and length: (T,), int16."""
-        wave = fit(read_waveform(content, self.preprocess.sample_rate, name), self.preprocess.samples)
+        wave = self.preprocess.prepare(read_waveform(content, self.preprocess.sample_rate, name))
         return (wave * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1).to(torch.int16)
 
     def cut(self) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,7 @@ class SpeechCommands(InMemoryWaveforms):
         data_dir: where the data sets lie.
         sample_rate: of the network's input, in hertz; the recordings have 16,000.
         samples: length of the input; shorter recordings get silence on both sides.
+        normalize: bring the loudest sample of each recording to full scale.
         batch_size: recordings a training batch, over all devices together.
         eval_batch_size: recordings a validation or test batch.
         shift: samples, at most, by which a training recording moves.
@@ -62,6 +63,7 @@ class SpeechCommands(InMemoryWaveforms):
         *,
         sample_rate: int = 16_000,
         samples: int = 16_000,
+        normalize: bool = True,
         batch_size: int = 128,
         eval_batch_size: int = 500,
         shift: int = 1_600,
@@ -73,6 +75,7 @@ class SpeechCommands(InMemoryWaveforms):
         super().__init__(
             sample_rate=sample_rate,
             samples=samples,
+            normalize=normalize,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             val_size=self.validation,
@@ -91,7 +94,7 @@ class SpeechCommands(InMemoryWaveforms):
 
     def read(self) -> Splits:
         source = self._source()
-        form = f"speech commands {self.preprocess.sample_rate} {self.preprocess.samples}"
+        form = f"speech commands {self.preprocess}"
         key = fingerprint(form, [source / "testing_list.txt" if source.is_dir() else source])
         return cached(self.data_dir / "speech_commands", "speech_commands", key, lambda: self._read(source))
 

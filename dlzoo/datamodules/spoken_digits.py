@@ -31,6 +31,7 @@ class SpokenDigits(InMemoryWaveforms):
         data_dir: where the data sets lie.
         sample_rate: of the network's input, in hertz; the recordings have 8,000.
         samples: length of the input; shorter recordings get silence on both sides, of longer ones the loudest part is kept.
+        normalize: bring the loudest sample of each recording to full scale.
         batch_size: recordings a training batch, over all devices together.
         eval_batch_size: recordings a validation or test batch.
         val_size: training recordings that validate, by a fixed permutation.
@@ -53,6 +54,7 @@ class SpokenDigits(InMemoryWaveforms):
         *,
         sample_rate: int = 8_000,
         samples: int = 6_000,
+        normalize: bool = True,
         batch_size: int = 64,
         eval_batch_size: int = 150,
         val_size: int = 300,
@@ -65,6 +67,7 @@ class SpokenDigits(InMemoryWaveforms):
         super().__init__(
             sample_rate=sample_rate,
             samples=samples,
+            normalize=normalize,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             val_size=val_size,

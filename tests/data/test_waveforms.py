@@ -57,8 +57,8 @@ def test_fit_pads_on_both_sides_and_keeps_the_loudest_part():
 
 
 def test_the_preprocessing_is_plain_values_and_back(tmp_path):
-    preprocess = WaveformPreprocess(8_000, 6_000)
-    assert preprocess.as_dict() == {"kind": "wave", "sample_rate": 8_000, "samples": 6_000}
+    preprocess = WaveformPreprocess(8_000, 6_000, normalize=False)
+    assert preprocess.as_dict() == {"kind": "wave", "sample_rate": 8_000, "samples": 6_000, "normalize": False}
     assert WaveformPreprocess.from_dict(preprocess.as_dict()) == preprocess
     assert preprocess.shape == (1, 6_000) and preprocess.channels == 1
     write_waveform(_tone(16_000), tmp_path / "tone.wav", 16_000)
@@ -69,6 +69,13 @@ def test_the_preprocessing_is_plain_values_and_back(tmp_path):
     assert preprocess.spectrogram(x).shape == (1, 40, 1 + 6_000 // 64)
     with pytest.raises(ValueError, match="samples"):
         WaveformPreprocess(8_000, 0)
+
+
+def test_a_whisper_is_as_loud_as_a_shout_and_silence_is_silence():
+    preprocess = WaveformPreprocess(8_000, 6_000)
+    loud, soft = preprocess.prepare(_tone(8_000)), preprocess.prepare(_tone(8_000) / 50)
+    torch.testing.assert_close(loud, soft)
+    assert loud.abs().max() == 1 and not preprocess.prepare(torch.zeros(9)).any()
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"no recording" * 50, b"RIFF\xff\xff\xff\xffWAVEfmt " + bytes(30)])
