@@ -257,6 +257,18 @@ class Look:
 
 def main(arguments: Sequence[str]) -> None:
     """`dlzoo explain RUN [WHAT] [key=value ...]`."""
+    run, what, options, as_json = parsed(arguments)
+    written = explain(run, what, options, (lambda line: None) if as_json else _say)
+    if as_json:
+        print(json.dumps([str(path) for path in written], indent=2))
+
+
+def parsed(arguments: Sequence[str]) -> tuple[str, str, Options, bool]:
+    """What the command line asks for: the run, the kind of picture, the options, and whether the answer is JSON.
+
+    Raises:
+        ConfigError: an unknown flag, more than one kind, or a number too small.
+    """
     parser = polite(argparse.ArgumentParser(prog="dlzoo explain", description=(__doc__ or "").strip(), allow_abbrev=False))
     parser.usage = "dlzoo explain RUN [WHAT] [--picture FILE] [--layer NAME] [--beside RUN] [key=value ...]"
     parser.add_argument("run", help="the run's directory, or a checkpoint in it")
@@ -278,9 +290,7 @@ def main(arguments: Sequence[str]) -> None:
     overrides = [word for word in args.words if "=" in word]
     which = "last" if args.last else "best"
     options = Options(args.picture, args.layer, which, args.beside, args.points, args.samples, overrides)
-    written = explain(args.run, kinds[0] if kinds else "all", options, (lambda line: None) if args.json else _say)
-    if args.json:
-        print(json.dumps([str(path) for path in written], indent=2))
+    return args.run, kinds[0] if kinds else "all", options, args.json
 
 
 def _model(run: Run) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import dlzoo
-from dlzoo import cli
+from dlzoo import cli, insight
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -104,6 +104,8 @@ def test_a_verb_takes_these_words(words, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_parse", parse)
     if words[0] == "sweep":  # what its searches hold: tests/test_sweep.py
         assert (ROOT / "configs" / f"{words[1].replace('=', '/')}.yaml").is_file()
+    elif words[0] == "explain":
+        assert insight.parsed(words[1:])[0] == "RUN"
     elif words[0] in ("list", "doctor"):
         cli._dispatch(words)
         assert capsys.readouterr().out.strip()
