@@ -1,6 +1,7 @@
 """The confusion matrix: what was taken for what."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,15 +13,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-__all__ = ["confusion"]
+__all__ = ["Groups", "confusion"]
 
 WITH_COUNTS = 20  # classes up to which every cell holds its count
 NAMED = 120  # classes up to which every one is named
 FIGURE_SPACE = "\N{FIGURE SPACE}"  # as wide as a digit
 WORST = 12  # confusions listed beside a matrix that is too large for counts
+GROUP_SIZE = 8  # points of the groups' names
 
 
-def confusion(matrix: "Tensor | np.ndarray", classes: Sequence[str], title: str) -> "Figure":
+@dataclass(frozen=True)
+class Groups:
+    """Groups that the classes form, such as the superclasses of CIFAR-100.
+
+    Args:
+        names: of the groups.
+        of: the group of each class, as a position in `names`.
+    """
+
+    names: Sequence[str]
+    of: Sequence[int]
+
+    def counts(self, matrix: "Tensor | np.ndarray") -> np.ndarray:
+        """The confusion matrix of the groups: (K, K) -> (G, G)."""
+        member = np.eye(len(self.names))[list(self.of)]  # (K, G)
+        return member.T @ numbers(matrix) @ member
+
+
+def confusion(matrix: "Tensor | np.ndarray", classes: Sequence[str], title: str, groups: Groups | None = None) -> "Figure":
     """Rows are the true classes, columns the predicted ones; the colour is the share of the row.
 
     Up to 20 classes each cell shows its count. Beyond, the most frequent confusions are listed beside the matrix, and the
@@ -30,12 +50,13 @@ def confusion(matrix: "Tensor | np.ndarray", classes: Sequence[str], title: str)
         matrix: counts.
         classes: the names, in order.
         title: of which model, on which data.
+        groups: puts the classes of each group side by side, in a frame with its name.
 
     Shape:
         matrix: (K, K), the true class first.
 
     Raises:
-        ValueError: the matrix is not square, holds a negative count, or there is another number of names.
+        ValueError: the matrix is not square, holds a negative count, or there is another number of names or of groups.
     """
     counts = numbers(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
@@ -44,9 +65,14 @@ def confusion(matrix: "Tensor | np.ndarray", classes: Sequence[str], title: str)
         raise ValueError(f"classes must be {len(counts)} names, got {len(classes)}")
     if not np.isfinite(counts).all() or (counts < 0).any():
         raise ValueError("matrix must hold counts, got a value that is negative or not finite")
+    if groups and (len(groups.of) != len(classes) or not 0 <= min(groups.of) <= max(groups.of) < len(groups.names)):
+        raise ValueError(f"groups must name one of {len(groups.names)} groups for each of {len(classes)} classes")
     total = counts.sum()
     if not total:
         return blank(title)
+    if groups:
+        order = np.argsort(groups.of, kind="stable")
+        counts, classes = counts[order][:, order], [classes[index] for index in order]
     k = len(counts)
     side = min(max(0.55 * k, 2.6), 6.6) if k <= WITH_COUNTS else min(max(0.115 * k, 6.0), 13.0)  # inches of the square
     large = k > WITH_COUNTS
@@ -56,25 +82,48 @@ def confusion(matrix: "Tensor | np.ndarray", classes: Sequence[str], title: str)
     lines = _worst(counts, [clip_text(name, 24) for name in classes]) if large else []
     slant = 90 if large else 45 if longest > 0.9 * side / k else 0
     below = {0: 0.15, 45: 0.71 * longest + 0.12, 90: longest}[slant]  # inches of the names below
-    beside = max(0.3 + max(text_width(line, 9) for line in lines), 3.1) if large else 1.0  # of what stands to the right
+    aside = max(text_width(name, GROUP_SIZE) for name in groups.names) + 0.15 if groups else 0.0  # of the groups' names
+    beside = aside + (max(0.3 + max(text_width(line, 9) for line in lines), 3.1) if large else 1.0)  # all to the right
     place = {"left": longest + 0.5, "right": beside + EDGE, "top": (HEAD if title else EDGE) + 0.3, "bottom": below + 0.42}
     figure = new(place["left"] + side + place["right"], place["top"] + side + place["bottom"], title)
     axes = figure.add_subplot()
     margins(figure, **place)
-    _draw_matrix(axes, side, counts, names, size, slant)
+    _draw_matrix(axes, side, aside, counts, names, size, slant)
     right = np.trace(counts)
-    axes.set_title(
-        f"{right:,.0f} of {total:,.0f} right: {100 * right / total:.1f} %", fontsize=10, color=GREY, loc="left", pad=8
-    )
+    said = f"{right:,.0f} of {total:,.0f} right: {100 * right / total:.1f} %"
+    if groups:
+        _draw_groups(axes, side, groups)
+        said += f"; the right group: {100 * np.trace(groups.counts(numbers(matrix))) / total:.1f} %"
+    axes.set_title(said, fontsize=10, color=GREY, loc="left", pad=8)
     if large:
         style = {"transform": axes.transAxes, "verticalalignment": "top", "parse_math": False, "color": INK}
-        edge = 1 + 0.3 / side
+        edge = 1 + (0.3 + aside) / side
         axes.text(edge, 1.0, "most frequent mistakes", fontsize=10, fontweight="bold", **style)
         axes.text(edge, 1 - 0.3 / side, "\n".join(lines), fontsize=9, linespacing=1.5, **style)
     return figure
 
 
-def _draw_matrix(axes: "Axes", side: float, counts: np.ndarray, names: list[str], size: float, slant: int) -> None:
+def _draw_groups(axes: "Axes", side: float, groups: Groups) -> None:
+    """A frame round each group's own square, its name to the right, and faint lines between the groups."""
+    from matplotlib.patches import Rectangle
+
+    sizes = np.bincount(groups.of, minlength=len(groups.names))
+    ends = np.cumsum(sizes) - 0.5
+    for name, count, end in zip(groups.names, sizes, ends, strict=True):
+        if not count:
+            continue
+        start = end - count
+        axes.axhline(end, color=GREY, linewidth=0.4, alpha=0.5)
+        axes.axvline(end, color=GREY, linewidth=0.4, alpha=0.5)
+        axes.add_patch(Rectangle((start, start), count, count, fill=False, edgecolor=INK, linewidth=0.9))
+        x = sum(sizes) - 0.5 + 0.08 * sum(sizes) / side
+        style = {"fontsize": GROUP_SIZE, "color": INK, "parse_math": False}
+        axes.text(x, (start + end) / 2, name, horizontalalignment="left", verticalalignment="center", **style)
+
+
+def _draw_matrix(
+    axes: "Axes", side: float, aside: float, counts: np.ndarray, names: list[str], size: float, slant: int
+) -> None:
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
@@ -85,9 +134,9 @@ def _draw_matrix(axes: "Axes", side: float, counts: np.ndarray, names: list[str]
     palette = colormaps["Blues"].with_extremes(bad="#EEEEEE")
     image = axes.imshow(shares, cmap=palette, norm=PowerNorm(0.5 if large else 1.0, 0, 1), interpolation="nearest")
     if large:  # below the list of mistakes
-        box, across = (1 + 0.3 / side, 0.6 / side, 2.6 / side, 0.16 / side), "horizontal"
+        box, across = (1 + (0.3 + aside) / side, 0.6 / side, 2.6 / side, 0.16 / side), "horizontal"
     else:
-        box, across = (1 + 0.15 / side, 0.08, 0.2 / side, 0.84), "vertical"
+        box, across = (1 + (0.15 + aside) / side, 0.08, 0.2 / side, 0.84), "vertical"
     ticks = [0, 0.05, 0.25, 0.5, 1] if large else [0, 0.25, 0.5, 0.75, 1]
     bar = axes.figure.colorbar(
         image, cax=axes.inset_axes(box), orientation=across, ticks=ticks, format=lambda share, _: f"{100 * share:g}"

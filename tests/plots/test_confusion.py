@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlzoo.plots.confusion import confusion
+from dlzoo.plots.confusion import Groups, confusion
 from dlzoo.plots.figure import save
 
 
@@ -111,3 +111,57 @@ def test_no_data_yet():
 def test_wrong_arguments_are_named(matrix, names, message):
     with pytest.raises(ValueError, match=message):
         confusion(matrix, names, "")
+
+
+# --- groups
+
+OF = [1, 0, 1, 0, 2, 1]
+ANIMALS = Groups(["birds", "fish", "insects"], OF)
+NAMES = ["cod", "owl", "eel", "jay", "ant", "ray"]
+
+
+def test_classes_of_a_group_stand_side_by_side():
+    counts = np.arange(36.0).reshape(6, 6)
+    figure = confusion(counts, NAMES, "", ANIMALS)
+    order = [1, 3, 0, 2, 5, 4]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [NAMES[index] for index in order]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [NAMES[index] for index in order]
+    rows = counts[order][:, order]
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), rows / rows.sum(1, keepdims=True))
+
+
+def test_each_group_has_a_frame_and_its_name_at_the_height_of_its_classes():
+    figure = confusion(np.eye(6) + 1, NAMES, "", ANIMALS)
+    frames = [patch for patch in figure.axes[0].patches if not patch.get_fill()]
+    assert [(frame.get_x(), frame.get_width()) for frame in frames] == [(-0.5, 2), (1.5, 3), (4.5, 1)]
+    heights = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts if text.get_text() in ANIMALS.names}
+    assert heights == {"birds": 0.5, "fish": 3.0, "insects": 5.0}
+
+
+def test_counts_of_groups_are_sums_and_both_accuracies_are_told():
+    counts = np.zeros((6, 6))
+    counts[0, 0], counts[0, 5], counts[4, 1] = 2, 3, 5  # right; a fish as another fish; an insect as a bird
+    assert ANIMALS.counts(torch.tensor(counts)).tolist() == [[0, 0, 0], [0, 5, 0], [5, 0, 0]]
+    title = confusion(counts, NAMES, "", ANIMALS).axes[0].get_title(loc="left")
+    assert title == "2 of 10 right: 20.0 %; the right group: 50.0 %"
+
+
+def test_a_hundred_classes_in_twenty_groups_leave_room_for_all_names(tmp_path):
+    """No name of a group reaches into the list of mistakes beside it, or out of the picture."""
+    groups = Groups([f"a group with a rather long name {index}" for index in range(20)], [index % 20 for index in range(100)])
+    figure = confusion(np.eye(100) * 9 + 1, [f"class {index}" for index in range(100)], "all", groups)
+    save(figure, tmp_path / "confusion.png")
+    texts = figure.axes[0].texts
+    names = [text.get_window_extent() for text in texts if text.get_text().startswith("a group")]
+    head = next(text.get_window_extent() for text in texts if text.get_text() == "most frequent mistakes")
+    matrix = figure.axes[0].get_window_extent()
+    assert len(names) == 20
+    assert all(matrix.x1 < name.x0 and name.x1 < head.x0 for name in names)
+    assert all(not one.overlaps(other) for one, other in pairwise(names))
+    assert head.x1 < figure.bbox.x1
+
+
+@pytest.mark.parametrize("of", [[0, 1], [0, 1, 3], [0, 1, -1]])
+def test_groups_that_do_not_fit_are_refused(of):
+    with pytest.raises(ValueError, match="groups must name one of 3 groups for each of 3 classes"):
+        confusion(np.eye(3), ["a", "b", "c"], "", Groups(["x", "y", "z"], of))

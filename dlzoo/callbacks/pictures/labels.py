@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlzoo.callbacks.pictures.inputs import look
 from dlzoo.plots import figure
-from dlzoo.plots.confusion import confusion
+from dlzoo.plots.confusion import Groups, confusion
 
 __all__ = ["LabelPictures"]
 
@@ -17,7 +17,7 @@ SHOWN = 40  # samples of the first batch
 
 
 class LabelPictures:
-    """Draws samples.png, example.png, confusion.png and mistakes.png.
+    """Draws samples.png, example.png, confusion.png and mistakes.png; superclasses.png where the classes form some.
 
     Args:
         folder: where they go.
@@ -80,14 +80,19 @@ class LabelPictures:
         """The pictures of the evaluation that was watched."""
         if self._matrix is None:
             return
-        classes = self.data.classes
-        figure.save(confusion(self._matrix.cpu(), classes, f"{self.title}, {split}"), self.folder / "confusion.png")
+        classes, title = self.data.classes, f"{self.title}, {split}"
+        groups = None
+        if of := getattr(self.data, "superclass_of", ()):
+            groups = Groups(self.data.superclasses, of)
+            counts = groups.counts(self._matrix)
+            figure.save(confusion(counts, groups.names, f"{title}: superclasses"), self.folder / "superclasses.png")
+        figure.save(confusion(self._matrix.cpu(), classes, title, groups), self.folder / "confusion.png")
         worst = sorted(self._worst, key=lambda entry: -entry[0])
         if worst:
             inputs = torch.stack([entry[2] for entry in worst])
             captions = [_caption(entry[3], entry[4], classes) for entry in worst]
             view = look(self.data, inputs)
-            figure.save(view.grid(inputs, captions, f"{self.title}, {split}: the worst mistakes"), self.folder / "mistakes.png")
+            figure.save(view.grid(inputs, captions, f"{title}: the worst mistakes"), self.folder / "mistakes.png")
 
 
 def _caption(label: int, logits: Tensor, classes: tuple[str, ...]) -> str:
