@@ -85,8 +85,8 @@ def _gradient_of_image(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> 
     padding = weight.shape[-1] // 2
     if stride == 1 or grad.dtype == torch.float64:
         return _backward(grad, x, weight, stride, padding, image=True)
-    whole = _backward(grad.float(), x.float(), weight.float(), stride, padding, image=True)
-    return whole.to(x.dtype)
+    shape = torch.empty_like(x, dtype=torch.float32)  # it does not depend on the image
+    return _backward(grad.float(), shape, weight.float(), stride, padding, image=True).to(x.dtype)
 
 
 def _gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:

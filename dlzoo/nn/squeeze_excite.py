@@ -9,7 +9,9 @@ Shapes: B batch, C channels, H height, W width.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,9 +42,33 @@ class SqueezeExcite(nn.Module):
         self.excite = nn.Linear(squeezed, channels)
         self.activation = activation
 
-    def gates(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, channels), from 0 to 1."""
-        return self.excite(self.activation(self.squeeze(x.mean((2, 3))))).sigmoid()
+    def gates(self, average: Tensor) -> Tensor:
+        """(B, channels), the average over space -> (B, channels), from 0 to 1."""
+        return self.excite(self.activation(self.squeeze(average))).sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gates(x)[:, :, None, None]
+        if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            x, average = _Average.apply(x)
+        else:
+            average = x.mean((2, 3))
+        return x * self.gates(average)[:, :, None, None]
+
+
+class _Average(torch.autograd.Function):
+    """A map and its average over space.
+
+    Left to itself, autograd writes the average's gradient out as a map, in NCHW order whatever the other one's is, before it adds
+    the two: in a training step of EfficientNet-B0 on a CPU that takes longer than the sum.
+    """
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.view_as(x), x.mean((2, 3))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.pixels = inputs[0].shape[2] * inputs[0].shape[3]
+
+    @staticmethod
+    def backward(ctx: Any, of_map: Tensor, of_average: Tensor) -> Tensor:
+        return of_map + (of_average / ctx.pixels)[:, :, None, None]

@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -83,10 +84,7 @@ def compound(phi: float) -> tuple[float, float, float]:
 
 
 def scaled(stages: Sequence[Stage], width: float, depth: float) -> tuple[Stage, ...]:
-    """Stages of `width` times as many channels and `depth` times as many blocks.
-
-    Channels are rounded to a multiple of 8, blocks upwards.
-    """
+    """Stages of `width` times as many channels, rounded to a multiple of 8, and `depth` times as many blocks, rounded up."""
     return tuple(
         Stage(s.expansion, s.kernel_size, s.stride, _channels(s.channels * width), math.ceil(s.blocks * depth), s.fused)
         for s in stages
@@ -124,16 +122,7 @@ class MBConv(nn.Module):
 class FusedMBConv(nn.Module):
     """`MBConv` with a whole convolution in place of the widening and the depthwise one, and without squeeze and excitation.
 
-    With an expansion of 1 that convolution is all there is.
-
-    Args:
-        in_channels: channels of the input.
-        stage: its expansion, kernel_size and channels are this block's.
-        stride: 2 halves height and width.
-        drop: probability to leave the branch of an image out in training, where there is a shortcut.
-
-    Shape:
-        (B, in_channels, H, W) -> (B, stage.channels, H / stride, W / stride), rounded up.
+    With an expansion of 1 that convolution is all there is. Arguments and shapes are those of `MBConv`.
     """
 
     def __init__(self, in_channels: int, stage: Stage, stride: int = 1, drop: float = 0.0) -> None:
@@ -225,8 +214,15 @@ class EfficientNet(nn.Module):
         return self.head(self.dropout(x))  # (B, num_classes)
 
 
+class _SiLU(nn.Module):
+    """x * sigmoid(x): over its input in evaluation. In training autograd would have to copy that first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 def _conv_norm_act(conv: nn.Conv2d) -> nn.Sequential:
-    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.SiLU())
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), _SiLU())
 
 
 def _channels(wanted: float) -> int:
@@ -317,10 +313,16 @@ def efficientnet_b7(
 
 
 def efficientnet_b0_cifar(
-    num_classes: int = 10, in_channels: int = 3, dropout: float = 0.2, stochastic_depth: float = 0.2
+    num_classes: int = 10, in_channels: int = 3, dropout: float = 0.2, stochastic_depth: float = 0.2, phi: float = 0.0
 ) -> EfficientNet:
-    """4,020,358 parameters; B0 with a stem of stride 1, the usual variant for 32x32 images. Not in the paper."""
-    return EfficientNet(B0, 32, 1280, num_classes, in_channels, dropout, stochastic_depth, stem_stride=1)
+    """4,020,358 parameters; B0 with a stem of stride 1, the usual variant for 32x32 images. Not in the paper.
+
+    With phi below 0 it is scaled down, by `compound(phi)`.
+    """
+    width, depth, _ = compound(phi)
+    stages = scaled(B0, width, depth)
+    stem, last = _channels(32 * width), 4 * stages[-1].channels
+    return EfficientNet(stages, stem, last, num_classes, in_channels, dropout, stochastic_depth, stem_stride=1)
 
 
 def efficientnet_v2_s(
