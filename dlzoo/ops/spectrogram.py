@@ -43,16 +43,18 @@ def mel_filters(bands: int, window: int, sample_rate: int) -> Tensor:
     """
     if bands < 1:
         raise ValueError(f"bands must be at least 1, got {bands}")
-    highest = 2595 * math.log10(1 + sample_rate / 2 / 700)
-    corners = 700 * (10 ** (torch.linspace(0, highest, bands + 2, dtype=torch.float64) / 2595) - 1)  # (M + 2,), in hertz
+    highest = 2595 * math.log10(1 + sample_rate / 2 / 700)  # in mel
+    edges = [700 * (10 ** (highest * n / (bands + 1) / 2595) - 1) for n in range(bands + 2)]  # in hertz
+    step = (sample_rate // 2) / (window // 2)  # from one frequency to the next
+    empty = sum((low // step + 1) * step >= high for low, high in zip(edges, edges[2:], strict=False))
+    if empty:
+        raise ValueError(f"{empty} of {bands} bands hold no frequency of a window of {window} samples; take fewer bands")
+    corners = torch.tensor(edges, dtype=torch.float64)  # (M + 2,)
     frequencies = torch.linspace(0, sample_rate // 2, window // 2 + 1, dtype=torch.float64)
     distance = corners[:, None] - frequencies  # (M + 2, F)
     width = corners.diff()[:, None]  # (M + 1, 1)
     rising, falling = -distance[:-2] / width[:-1], distance[2:] / width[1:]
-    filters = torch.minimum(rising, falling).clamp(min=0)
-    if empty := int((filters.sum(1) == 0).sum()):
-        raise ValueError(f"{empty} of {bands} bands hold no frequency of a window of {window} samples; take fewer bands")
-    return filters
+    return torch.minimum(rising, falling).clamp(min=0)
 
 
 def power_spectrogram(x: Tensor, filters: Tensor, hop: int) -> Tensor:

@@ -70,7 +70,7 @@ def test_another_rate_is_resampled_once(tmp_path, small):
 
 def test_what_is_missing_or_something_else_is_told(tmp_path, small):
     with pytest.raises(DataError, match="there are no spoken digits") as caught:
-        SpokenDigits(tmp_path).prepare_data()
+        SpokenDigits(tmp_path, val_size=8).prepare_data()
     assert "git clone https://github.com/Jakobovski" in caught.value.fix and str(tmp_path) in caught.value.fix
     folder = _recordings(tmp_path / "free_spoken_digits")
     (folder / "3_bob_4.wav").unlink()
