@@ -18,6 +18,7 @@ Shapes: B batch, C channels, H height, W width.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Literal
 
 import torch
@@ -94,8 +95,8 @@ class DenseBlock(nn.Module):
         if self.memory_efficient and self.training:
             features = [x]
             for layer in self.layers:
-                again = _Again(layer)
-                features.append(checkpoint(layer, *features, use_reentrant=False, context_fn=again))
+                contexts = partial(_contexts, layer)
+                features.append(checkpoint(layer, *features, use_reentrant=False, context_fn=contexts))
             return torch.cat(features, 1)
         # One tensor that grows, not a list: its gradient is one sum a layer, where a list's takes one for each pair of layers.
         for layer in self.layers:
@@ -184,28 +185,23 @@ class DenseNet(nn.Module):
         return self.head(self.features(x).mean((2, 3)))  # (B, num_classes)
 
 
-class _Again:
-    """The contexts of a checkpoint: the first pass is as ever; the second leaves the running statistics of the norms alone.
+def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Of a checkpoint's first pass, which is as ever, and of its second: the norms would take in every batch twice."""
+    return nullcontext(), _statistics_kept(module)
 
-    They would otherwise take in every batch twice.
-    """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
-
-    def __call__(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), self._untracked()
-
-    @contextmanager
-    def _untracked(self) -> Iterator[None]:
-        tracked = [norm.track_running_stats for norm in self.norms]
-        try:
-            for norm in self.norms:
-                norm.track_running_stats = False  # a training norm then uses the batch's own numbers, as before, and keeps none
-            yield
-        finally:
-            for norm, value in zip(self.norms, tracked, strict=True):
-                norm.track_running_stats = value
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    # The norms still get them, for autograd must find the same tensors as in the first pass; a momentum of 0 changes nothing.
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, counter) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 def _stem(in_channels: int, channels: int, kind: str) -> nn.Sequential:
