@@ -57,8 +57,8 @@ class SqueezeExcite(nn.Module):
 class _Average(torch.autograd.Function):
     """A map and its average over space.
 
-    Left to itself, autograd writes the average's gradient out as a map, in NCHW order whatever the other one's is, before it adds
-    the two: in a training step of EfficientNet-B0 on a CPU that takes longer than the sum.
+    Left to itself, autograd writes the average's gradient out as a map, in NCHW order whatever the other one's is, before it
+    adds the two: in a training step of EfficientNet-B0 on a CPU that takes longer than the sum.
     """
 
     @staticmethod
