@@ -27,11 +27,11 @@ class Row:
     """What these tests must know of the models of one file. A file without a row is one of images with a fast first member.
 
     Args:
-        fast: the members that are tested each time; all others are `slow`.
+        fast: the members that are tested each time; the others have one slow test.
         tiny: instead of them, a small network of the same blocks: the class and its arguments.
         arguments: of every member, where its own defaults are for larger inputs.
         input: the shape of one sample.
-        published: the same, as large as it was published for: one slow export of each member. None: 224x224 for a thousand
+        published: the same, as large as it was published for: one slow export of one member. None: 224x224 for a thousand
             classes, else `input`.
         dense: whether every pixel has an answer of its own.
     """
@@ -73,6 +73,9 @@ ROWS = {
         ),
         arguments={"stochastic_depth": 0},
     ),
+    "vision.attention_cnn": Row(fast=("se_resnet20", "cbam_resnet20", "aa_resnet20"), published=(3, 32, 32)),
+    "vision.deeplab": Row(fast=("deeplabv3_resnet18",), input=(3, 64, 64), dense=True),
+    "vision.unet": Row(tiny=("UNet", {"width": 4, "depth": 2}), input=(1, 32, 32), published=(1, 256, 256), dense=True),
     "vision.densenet": Row(tiny=("DenseNet", {"layers_per_block": [2, 2], "growth": 4, "stem": "small"})),
     "vision.lenet": Row(input=(1, 28, 28)),
     "vision.mobilenet": Row(tiny=("MobileNetV2", {"width": 0.35, "stem": "small"})),
@@ -86,21 +89,29 @@ def _file(name):
     return dlzoo.model_info(name).target.removeprefix("dlzoo.models.").rsplit(".", 1)[0]
 
 
-def _cases():
-    """Each model, slow but for the one or two that stand for their file; where a row has a tiny network, that one."""
-    cases, seen = [], set()
+def _members():
+    """The names of each file's models, in order."""
+    files = {}
     for name in MODELS:
-        file = _file(name)
-        row = ROWS.get(file, Row())
-        if row.tiny and file not in seen:
-            cases.append(pytest.param(f"{file}, tiny"))
-        fast = name in row.fast or not (row.fast or row.tiny or file in seen)
-        cases.append(pytest.param(name, marks=() if fast else pytest.mark.slow))
-        seen.add(file)
-    return cases
+        files.setdefault(_file(name), []).append(name)
+    return files
 
 
-CASES = _cases()
+def _published(name):
+    """The shape of the images that a model was published for."""
+    row = ROWS.get(_file(name), Row())
+    return row.published or ((3, 224, 224) if dlzoo.model_info(name).arguments.get("num_classes") == 1000 else row.input)
+
+
+def _fast(file, names):
+    row = ROWS.get(file, Row())
+    return [f"{file}, tiny"] if row.tiny else list(row.fast or names[:1])
+
+
+CASES = [case for file, names in _members().items() for case in _fast(file, names)]
+OTHERS = [name for name in MODELS if name not in CASES]
+# one of each file, with the largest images
+LARGE = [max(names, key=lambda name: _published(name)[-1]) for names in _members().values()]
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,20 @@ def test_forward_is_finite_and_evaluation_repeats_itself(case):
 
 
 def test_every_parameter_gets_a_finite_gradient(case):
+    _learns(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_member_learns(name):
+    """Each is of the blocks of one above, and is compared with its reference in tests/models."""
+    case = _case(name)
+    logits = _logits(case.net, case.inputs())
+    assert logits.shape == case.answer(2) and logits.isfinite().all()
+    _learns(case)
+
+
+def _learns(case):
     net = copy.deepcopy(case.net).train()
     torch.manual_seed(0)  # of dropout
     logits = net(case.inputs())
@@ -248,13 +273,11 @@ def test_the_export_computes_the_same(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LARGE)
 def test_the_export_computes_the_same_at_full_size(name, tmp_path):
-    row = ROWS.get(_file(name), Row())
     torch.manual_seed(0)
-    case = Case(dlzoo.create_model(name).eval(), row)
-    large = dlzoo.model_info(name).arguments.get("num_classes") == 1000
-    _export(case, tmp_path / "model.onnx", (1, 2), row.published or ((3, 224, 224) if large else row.input))
+    case = Case(dlzoo.create_model(name).eval(), ROWS.get(_file(name), Row()))
+    _export(case, tmp_path / "model.onnx", (1, 2), _published(name))
 
 
 # --- the face
