@@ -202,6 +202,7 @@ def _list(arguments: list[str]) -> None:
         "optimizers": "optimizer",
         "schedulers": "scheduler",
         "callbacks": "callbacks",
+        "augment": "augment",
         "trainers": "trainer",
         "loggers": "logger",
         "debug": "debug",
