@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlzoo import rundir, verbs, zoo
-from dlzoo.errors import ConfigError, polite, suggest
+from dlzoo.errors import ConfigError, DataError, polite, suggest
 from dlzoo.rundir import Run
 
 if TYPE_CHECKING:
@@ -82,12 +82,16 @@ def explain(
     if options.beside:
         rundir.find(options.beside)  # told at once, and not after the first landscape
     look = Look(found, run, options)
+    if options.layer:
+        from dlzoo.explain.layers import find
+
+        find(look.net, options.layer)
     written = []
     for kind in KINDS if what == "all" else [what]:
         try:
             figures = look.draw(kind)
-        except ConfigError as error:
-            if what != "all" or options.layer:
+        except (ConfigError, DataError) as error:
+            if what != "all" or (isinstance(error, DataError) and not options.picture):
                 raise
             say(f"{kind}: left out, {error.what}")
             continue
@@ -98,7 +102,7 @@ def explain(
             figure.save(drawn, path)
             written.append(path)
             say(f"{path}\n  {KINDS[kind]}")
-    if "landscape" in (what, *(KINDS if what == "all" else ())) and not look.checkpoints():
+    if any(path.stem == "landscape" for path in written) and not look.checkpoints():
         say("for the way of a training in its landscape: callbacks.checkpoint.keep_every_n_epochs=1, or callbacks=landscape")
     return written
 
@@ -294,10 +298,18 @@ def parsed(arguments: Sequence[str]) -> tuple[str, str, Options, bool]:
 
 
 def _model(run: Run) -> str:
-    """What a landscape is called by."""
-    summary = run.summary
+    """What a landscape is called by: the model's name in the catalogue, and its loss."""
+    node, summary = run.config["model"], run.summary
+    ends = ("_target_", "num_classes", "in_channels")  # these come from the data
+    for name in zoo.list_models():
+        info = zoo.model_info(name)
+        same = {key: value for key, value in info.arguments.items() if key not in ends}
+        if info.target == node["_target_"] and same == {key: value for key, value in node.items() if key not in ends}:
+            break
+    else:
+        name = summary["model"]
     loss = summary.get("metrics", {}).get("val/loss")
-    return f"{run.dir.name}: {summary['model']}" + (f", val/loss {loss:.3f}" if loss is not None else "")
+    return name + (f", val/loss {loss:.3f}" if loss is not None else "")
 
 
 def _say(line: str) -> None:

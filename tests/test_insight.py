@@ -7,6 +7,7 @@ import torch
 
 import dlzoo
 from dlzoo import cli, insight
+from dlzoo.errors import ConfigError, DataError
 
 QUICK = (
     "trainer=cpu",
@@ -56,6 +57,23 @@ def test_one_picture_of_a_file_and_a_layer(run, say):
     code, out, err = say(run.dir, *words, "data_dir=/nowhere")  # a picture of one's own needs no data
     assert code == 0, err
     assert json.loads(out) == [str(run.dir / "explain" / "gradcam.png")]
+
+
+def test_with_a_picture_of_ones_own_what_needs_data_is_left_out(run, monkeypatch):
+    def missing(look):
+        raise DataError("the data are not here")
+
+    monkeypatch.setattr(insight.Look, "data", property(missing))
+    said = []
+    options = insight.Options(str(run.dir / "example.png"), "stages.1")
+    written = insight.explain(run.dir, "all", options, said.append)
+    assert [path.stem for path in written] == ["gradcam", "features", "visualize", "occlusion", "receptive_field"]
+    left = {line.partition(":")[0] for line in said if "left out" in line}
+    assert left == {"filters", "landscape", "confusion", "mistakes"}  # a stage has no filters of its own
+    with pytest.raises(DataError, match="not here"):
+        insight.explain(run.dir)
+    with pytest.raises(ConfigError, match="no layer 'stage'"):
+        insight.explain(run.dir, "all", insight.Options(layer="stage"))
 
 
 def test_two_runs_beside_each_other(run, say):

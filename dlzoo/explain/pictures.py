@@ -107,6 +107,7 @@ def gradcam_picture(net: nn.Module, sample: Sample, title: str, layer: str | Non
 
 def filters_picture(net: nn.Module, sample: Sample, title: str, layer: str | None = None) -> "Figure":
     """The filters of the first layer."""
+    require_pictures(sample.images)
     filters = first_layer_filters(net, tuple(sample.images.shape[1:]), layer)[:64]
     height, width = filters.shape[2:]
     name = layer or first_layer(net)

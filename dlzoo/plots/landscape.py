@@ -137,9 +137,10 @@ def _flat(axes: "Axes", terrain: Terrain, heights: np.ndarray, norm: object) -> 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round values from low to high, seven at most."""
+    """Round values from low to high, seven at most where the range allows, as many as do not crowd."""
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for digits in (range(1, 10), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    ticks: list[float] = []
+    for digits in ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, *range(4, 10)), (1, 1.5, 2, 3, 4, 6, 8), (1, 2, 5), (1, 3), (1,)):
         ticks = [digit * 10.0**exponent for exponent in exponents for digit in digits]
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) <= 7:

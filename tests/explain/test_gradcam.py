@@ -120,6 +120,30 @@ def test_the_last_map_of_timms_networks_is_found(name, layer):
     assert heat.isfinite().all() and heat.amin() == 0
 
 
+def _pictured(name):
+    """Whether a model of the catalogue gives a score for each class of a picture and keeps places apart."""
+    return not any(part in dlzoo.model_info(name).target for part in (".audio.", ".mlp.", ".deeplab.", ".unet"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("cbam_resnet20", "aa_resnet20", "vit_lite7", "lenet5") else pytest.param(name, marks=pytest.mark.slow)
+        for name in filter(_pictured, dlzoo.list_models())
+    ],
+)
+def test_every_model_of_the_catalogue_has_a_last_map(name):
+    torch.manual_seed(0)
+    arguments = dlzoo.model_info(name).arguments
+    side = 32 if name.startswith(("lenet", "vit_lite")) else 64
+    net = dlzoo.create_model(name, num_classes=3, **({"image_size": side} if arguments.get("image_size") else {})).eval()
+    x = torch.randn(1, arguments.get("in_channels", 3), side, side)
+    layer = last_map(net, x)
+    assert isinstance(find(net, layer), nn.Module)
+    heat = gradcam(net, x, layer=layer)
+    assert heat.shape == (1, side, side) and heat.isfinite().all()
+
+
 def test_what_can_not_be_done_is_said():
     net, x = _net("resnet20"), torch.randn(2, 3, 16, 16)
     with pytest.raises(ConfigError, match=r"did you mean .*'stages\.2\.2'"):
