@@ -86,7 +86,7 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
         for change in resume.differences(Path(config["ckpt_path"]), config):
             log.info("changed on resume: %s", change)
         load_weights(task.net, Path(config["ckpt_path"]), config["model"])
-    elif line := begin(task.net, config):
+    elif (line := begin(task.net, config)) and trainer.is_global_zero:
         log.info(line)
     if first:
         rundir.write_text(run.dir / "config.yaml", OmegaConf.to_yaml(config))
