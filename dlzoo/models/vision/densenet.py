@@ -4,7 +4,7 @@ A residual network adds what a layer finds to what came before; this one lays it
 overwritten and a layer need find only a few new channels, the growth k. The gradient reaches every layer by a path of its own.
 Between two blocks a transition halves the channels and the image.
 All those concatenations take memory that grows with the square of the depth. `memory_efficient` keeps only the k new channels
-of each layer and computes the rest again in the backward pass: the memory grows with the depth, for about a third more time.
+of each layer and computes the rest again in the backward pass: the memory grows with the depth, for a quarter more time.
 
 Source: Huang, Liu, van der Maaten, Weinberger 2016, Densely Connected Convolutional Networks, https://arxiv.org/abs/1608.06993:
     section 3, "Implementation details" for CIFAR, table 1 for ImageNet. Bottlenecks of 4 k channels and halving transitions
@@ -131,7 +131,7 @@ class DenseNet(nn.Module):
         in_channels: channels of the image.
         stem: "large" (7x7 of stride 2, norm, relu, max pooling: a quarter of the size) or "small" (3x3 alone, the size stays).
         dropout: share of each layer's outputs that a training step sets to 0; the paper's 0.2 for data without augmentation.
-        memory_efficient: far less memory in training, for about a third more time; the numbers stay the same.
+        memory_efficient: about half the memory of a training step, for a quarter more time; the numbers stay the same.
 
     Shape:
         (B, in_channels, H, W) -> (B, num_classes), logits.
