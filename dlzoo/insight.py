@@ -1,6 +1,7 @@
 """`dlzoo explain`: the pictures that show what the network of a run has learned, and what it looks at."""
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -317,15 +318,12 @@ def _say(line: str) -> None:
 
 
 def _one_of_each(labels: list[int]) -> list[int]:
-    """Indices: the first of each class, in the order of the classes, then others from everywhere, LOOKED_AT together."""
-    from dlzoo.explain.pictures import evenly
-
-    first: dict[int, int] = {}
+    """Indices: the first of each class, then the second of each, and so on; LOOKED_AT at most."""
+    of_class: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
     for index, label in enumerate(labels):
-        first.setdefault(label, index)
-    leading = [first[label] for label in sorted(first)]
-    others = sorted(set(range(len(labels))) - set(leading))
-    return leading + [others[index] for index in evenly(max(LOOKED_AT - len(leading), 0), len(others))]
+        of_class[label].append(index)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*of_class.values()))
+    return [index for index in turns if index is not None][:LOOKED_AT]
 
 
 def _tops(logits: "Tensor") -> list[tuple[float, int]]:

@@ -198,7 +198,8 @@ def field_picture(net: nn.Module, sample: Sample, title: str, layer: str | None 
     cells = []
     for name in layers:
         seen, heat = by_gradient(net, name, tuple(images.shape[1:])), effective(net, name, images)
-        caption = f"{name}\nsees {seen.size[0]}, looks at {half_width(heat):.0f}"
+        sees = "all" if seen.size == tuple(heat.shape) else f"{seen.size[0]}"
+        caption = f"{name}\nsees {sees}, looks at {half_width(heat):.0f}"
         cells.append(Panel(heat=heat.sqrt(), caption=caption, box=(seen.left, seen.top, seen.right, seen.bottom)))
     scale = Scale(label="gradient", colours="magma", ends=("none", "most"))
     note = "Frame: what a unit can see. Bright: what it looks at; far less."
