@@ -41,10 +41,32 @@ def assert_near(ours: torch.Tensor, other: torch.Tensor, what: str) -> None:
     assert (ours - other).abs().max().item() <= 1e-5 * scale, what
 
 
-@pytest.mark.parametrize("name", ["deeplabv3_resnet50", pytest.param("deeplabv3_resnet101", marks=pytest.mark.slow)])
+def tiny_pair() -> tuple[DeepLabV3, nn.Module]:
+    """Ours and torchvision's over a shallow ResNet and with a narrow ASPP: as one, quickly."""
+    from torchvision.models._utils import IntermediateLayerGetter
+    from torchvision.models.segmentation import deeplabv3
+
+    backbone = torchvision.models.resnet.ResNet(
+        torchvision.models.resnet.Bottleneck, [1, 1, 2, 2], replace_stride_with_dilation=[False, True, True]
+    )
+    head = deeplabv3.DeepLabHead(8, 5)
+    head[0] = deeplabv3.ASPP(2048, (12, 24, 36), 8)
+    head[1], head[2], head[4] = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 5, 1)
+    other = deeplabv3.DeepLabV3(IntermediateLayerGetter(backbone, {"layer4": "out"}), head)
+    return DeepLabV3(ResNet(Bottleneck, (1, 1, 2, 2), 64), 5, 8, 8), other
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deeplabv3_resnet50", "deeplabv3_resnet101"))]
+)
 def test_equals_torchvision(name):
     torch.manual_seed(0)
-    other = theirs(name, num_classes=5).double()
+    if name == "tiny":
+        ours, other = tiny_pair()
+        name = "deeplabv3_resnet50"  # whose names the tensors have
+    else:
+        ours, other = make(name, num_classes=5), theirs(name, num_classes=5)
+    ours, other = ours.double(), other.double()
     for module in other.modules():  # a bias of zero or a mean of 0 would hide a mix-up
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight.data, module.running_var):
@@ -55,7 +77,6 @@ def test_equals_torchvision(name):
             module.p = 0.0  # the two would draw different numbers
     for parameter in list(other.parameters())[-2:]:
         parameter.data.normal_()
-    ours = make(name, num_classes=5).double()
     ours.dropout.p = 0.0
     ours.load_state_dict(convert(name, other.state_dict()))
     x = torch.randn(2, 3, 48, 40, dtype=torch.float64)
