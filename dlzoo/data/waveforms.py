@@ -6,6 +6,7 @@ The one place that imports torchaudio and soundfile, an extra of dlzoo. Reading 
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import warnings
 from dataclasses import asdict, dataclass
@@ -145,7 +146,9 @@ def torchaudio() -> ModuleType:
     Raises:
         ConfigError: it is not installed.
     """
-    with _importing:  # one thread at a time takes the version away
+    with _importing:  # one thread at a time takes the version away, and none once it is there
+        if found := sys.modules.get("torchaudio"):
+            return found
         cuda = torch.version.cuda
         torch.version.cuda = None
         try:
