@@ -50,7 +50,7 @@ MAY = {
     "resume": {"checkpoints", "errors", "launch", "rundir", "slurm"},
     "signals": set(),
     "slurm": set(),
-    "verbs": {"checkpoints", "config", "errors", "rundir", "run", "zoo", "export", "data"},
+    "verbs": {"checkpoints", "config", "errors", "rundir", "run", "zoo", "export", "data", "plots"},
     "mistakes": {"errors", "schema", "zoo"},
     "config": {"errors", "mistakes", "redact", "rundir", "schema", "targets", "zoo", "data"},
     "run": {
