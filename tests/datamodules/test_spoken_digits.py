@@ -100,6 +100,6 @@ def test_the_published_recordings(data_dir):
     train, labels, test, test_labels, *_ = data.splits
     assert labels.bincount().tolist() == [270] * 10 and test_labels.bincount().tolist() == [30] * 10
     assert train.shape == (2_700, 6_000) and not (train == 0).all(1).any()
-    both = torch.cat([train, test]).abs().amax(1).float() / 32_768
+    both = torch.cat([train, test]).float().abs().amax(1) / 32_768
     assert (both > 0.999).all()
     assert len({wave.numpy().tobytes() for wave in torch.cat([train, test])}) >= 2_990  # nothing is in both
