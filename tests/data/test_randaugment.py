@@ -6,7 +6,12 @@ from torchvision.transforms import v2
 
 from dlzoo.data.augment import BatchAugment
 from dlzoo.data.batches import ImageBatches
+from dlzoo.data.growth import Growth
+from dlzoo.data.order import EpochOrder
+from dlzoo.data.picture_batches import FolderBatches, PictureFiles
+from dlzoo.data.preprocess import Preprocess
 from dlzoo.data.randaugment import OPERATIONS, SIGNED, STRONGEST, RandAugment
+from dlzoo.data.streams import generator
 
 THEIRS = {name: name.title().replace("_", "") for name in OPERATIONS} | {"autocontrast": "AutoContrast"}
 
@@ -108,6 +113,51 @@ def test_going_on_in_the_middle_of_an_epoch_gives_the_same_bits():
     got = list(resumed)
     assert len(got) == len(want) - 2
     assert all(torch.equal(a, b) for one, other in zip(got, want[2:], strict=True) for a, b in zip(one, other, strict=True))
+
+
+# --- pictures in files, read by workers
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("pictures")
+    for number, image in enumerate(_images(12, side=40)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / f"{number}.png")
+    return [(root / f"{number}.png", number) for number in range(12)]
+
+
+def _files(samples, magnitude=12, growth=None):
+    preprocess = Preprocess(3, 32, 32, (0.5,) * 3, (0.2,) * 3, resize=36)
+    return PictureFiles(samples, preprocess, train=True, seed=3, randaugment=magnitude, growth=growth)
+
+
+def _read(samples, workers=0, rank=0, ranks=1, growth=None):
+    order = EpochOrder(12, batch_size=4, shuffle=True, seed=3, rank=rank, world_size=ranks)
+    loader = FolderBatches(_files(samples, growth=growth), order, num_workers=workers)
+    order.set_epoch(1)
+    return {int(y): x for xs, ys in loader for x, y in zip(xs, ys, strict=True)}
+
+
+@pytest.mark.parametrize("growth", [None, Growth(0.5, 2)])
+def test_neither_workers_nor_ranks_change_what_a_picture_gets(samples, growth):
+    alone = _read(samples, growth=growth)
+    assert {x.shape for x in alone.values()} == {(3, 24, 24) if growth else (3, 32, 32)}
+    ranks = _read(samples, rank=0, ranks=2, growth=growth) | _read(samples, rank=1, ranks=2, growth=growth)
+    for other in (_read(samples, workers=2, growth=growth), ranks):
+        assert set(other) == set(range(12)) and all(torch.equal(other[label], alone[label]) for label in alone)
+
+
+def test_a_picture_gets_its_crop_and_then_the_operations_of_its_own(samples):
+    plain, varied = _files(samples, magnitude=0), _files(samples)
+    changed = 0
+    for index in range(12):
+        crop, (got, label) = plain[1, index][0], varied[1, index]
+        drawn = RandAugment(12).draw(1, generator("randaugment", 3, 1, index))
+        assert label == index and torch.equal(got, RandAugment(12).apply(crop[None], drawn)[0])
+        changed += not torch.equal(got, crop)
+    assert changed >= 8
 
 
 @pytest.mark.parametrize(
