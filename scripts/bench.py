@@ -7,7 +7,7 @@
 Contenders take turns in one process on one thread. What counts is the processor time of the process, or of the processes that
 it starts, and its median over the rounds: a busy neighbour does not count, but it takes cache and clock, so that beside one the
 ratios hold and the bounds in seconds (the overhead of G4, and G10 to G12) may not. The exit code is 1 if a bound is missed.
-G5, G8, G9 and engine need CIFAR-10 in DLZOO_DATA.
+G6, G7 and G13 need torchvision, timm and onnxruntime, and some minutes; G5, G8, G9 and engine need CIFAR-10 in DLZOO_DATA.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import bench_data
 import bench_overhead
 import bench_startup
 import bench_training
+import bench_vision
 from bench_timing import Row, table
 
 
@@ -29,12 +30,15 @@ def main() -> int:
     goals: dict[str, Callable[..., Iterator[Row]]] = {
         "G4": bench_overhead.goal_4,
         "G5": bench_training.goal_5,
+        "G6": bench_vision.goal_6,
+        "G7": bench_vision.goal_7,
         "engine": bench_training.engine,
         "G8": bench_training.goal_8,
         "G9": bench_data.goal_9,
         "G10": bench_startup.goal_10,
         "G11": bench_startup.goal_11,
         "G12": bench_startup.goal_12,
+        "G13": bench_vision.goal_13,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("goals", nargs="*", metavar="GOAL", help=f"{', '.join(goals)}; all of them if left out")
