@@ -241,5 +241,7 @@ def _files(source: Path, endings: tuple[str, ...]) -> list[Path]:
         raise DataError(f"there is no {source}", fix=f"a file, or a folder of {kind}")
     files = sorted(path for path in source.rglob("*") if path.suffix.lower() in endings and not path.name.startswith("."))
     if not files:
-        raise DataError(f"{source} holds no {kind}", fix=f"files that end in {', '.join(endings[:4])}{', ...' if endings[4:] else ''}")
+        raise DataError(
+            f"{source} holds no {kind}", fix=f"files that end in {', '.join(endings[:4])}{', ...' if endings[4:] else ''}"
+        )
     return files
