@@ -1,5 +1,7 @@
 """M3 to M34-res: the paper's sizes, and the same numbers as the table of the paper written down a second time."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -85,7 +87,10 @@ def test_outputs_and_gradients_are_those_of_the_table(name):
     (expected * pull).sum().backward()
     for key, parameter in net.named_parameters():
         theirs = other[key].grad
-        assert (parameter.grad - theirs).abs().max() <= 1e-5 * theirs.abs().max(), key
+        if name == "m34_res" and re.fullmatch(r"stages\.[1-4]\.\d+\.norm\.bias", key):
+            assert max(theirs.abs().max(), parameter.grad.abs().max()) < 1e-10  # the norm of the sum takes a shift out again
+        else:
+            assert (parameter.grad - theirs).abs().max() <= 1e-5 * theirs.abs().max(), key
 
 
 @pytest.mark.parametrize("name", SIZES)
