@@ -88,6 +88,7 @@ def data(tmp_path_factory):
             place = folder / "cifar10" / split / CIFAR10_CLASSES[number % 10]
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / f"{number}.jpg")
+    _cifar100(folder / "cifar100" / "cifar-100-python", {"train": 100, "test": 16})
     _pictures(folder / "images", ("ant", "bee", "cat"), 8, 40)
     for split in ("train", "val"):
         _pictures(folder / "hymenoptera" / split, ("ants", "bees"), 10, 40)
