@@ -107,5 +107,5 @@ class UNet(nn.Module):
 
 
 def unet_seg(num_classes: int = 2, in_channels: int = 1, width: int = 64, depth: int = 4, norm: bool = True) -> UNet:
-    """31,036,546 parameters, 31,030,658 without norms as in the paper; ISBI 2012 in the paper: warping error 0.000353 (table 1)."""
+    """31,036,546 parameters, 31,030,658 without norms as in the paper; ISBI 2012 there: warping error 0.000353 (table 1)."""
     return UNet(num_classes, in_channels, width, depth, norm)
