@@ -11,6 +11,7 @@ Differs from it: dropout of 0.2 before the head, as in torchvision; `mobilenet_v
 Shapes: B batch, C channels, H height, W width.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, an average over space, dropout, a linear head.
+    """A 3x3 stem, stages of inverted residuals, a 1x1 convolution, an average over space, dropout, a linear head.
 
     Args:
         width: the paper's width multiplier, 0.35 to 1.4; channels are rounded to a multiple of 8.
@@ -61,12 +62,13 @@ class MobileNetV2(nn.Module):
         in_channels: channels of the image.
         stem: "large" (the map is 1/32 of the image) or "small" (the first two strides are 1: 1/8, for images of 32x32).
         dropout: share of the averages that each training step sets to 0.
+        stages: rows of (expansion, channels, blocks, stride of the first block), before the width is applied.
 
     Shape:
         (B, in_channels, H, W) -> (B, num_classes), logits.
 
     Raises:
-        ValueError: a width that is not positive, a number below 1, an unknown stem, dropout outside [0, 1).
+        ValueError: no stages, a width that is not positive, a number below 1, an unknown stem, dropout outside [0, 1).
     """
 
     def __init__(
@@ -76,8 +78,11 @@ class MobileNetV2(nn.Module):
         in_channels: int = 3,
         stem: Literal["large", "small"] = "large",
         dropout: float = 0.2,
+        stages: Sequence[tuple[int, int, int, int]] = STAGES,
     ) -> None:
         super().__init__()
+        if not stages or min(min(row) for row in stages) < 1:
+            raise ValueError(f"stages must name at least one row of four numbers from 1 on, got {stages}")
         if width <= 0:
             raise ValueError(f"width must be above 0, got {width}")
         if min(num_classes, in_channels) < 1:
@@ -90,7 +95,7 @@ class MobileNetV2(nn.Module):
         channels = _round8(32 * width)
         self.stem = _conv_norm_relu6(nn.Conv2d(in_channels, channels, 3, 1 if whole else 2, padding=1, bias=False))
         self.stages = nn.Sequential()
-        for i, (expansion, out_channels, blocks, stride) in enumerate(STAGES):
+        for i, (expansion, out_channels, blocks, stride) in enumerate(stages):
             stage = nn.Sequential()
             for j in range(blocks):
                 step = stride if j == 0 and i >= whole else 1

@@ -90,6 +90,8 @@ def test_every_parameter_learns():
         ({"num_classes": 0}, "num_classes and in_channels must be at least 1, got 0 and 3"),
         ({"in_channels": 0}, "num_classes and in_channels must be at least 1, got 1000 and 0"),
         ({"stem": "tiny"}, "stem must be 'small' or 'large', got 'tiny'"),
+        ({"stages": ()}, "stages must name at least one row"),
+        ({"stages": ((6, 8, 0, 1),)}, r"from 1 on, got \(\(6, 8, 0, 1\),\)"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
     ],
 )
