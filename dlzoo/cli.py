@@ -178,6 +178,8 @@ def _export(arguments: list[str]) -> None:
     _table(["recordings" if lengths else "pictures", "largest difference", "relative", "same label"], rows)
     if lengths:
         print("of " + ", ".join(f"{length} samples: relative {value:.2e}" for length, value in lengths.items()))
+    if sizes := report.get("sizes"):
+        print("of " + ", ".join(f"{size} pixels: relative {value:.2e}" for size, value in sizes.items()))
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), compared with torch on {report['pictures']}")
 
 

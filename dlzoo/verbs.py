@@ -163,9 +163,9 @@ def _kind(run: Run) -> str:
 def export(run: str | Path, which: str = "best", overrides: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
     """A run's network as ONNX, compared with torch on 1, 7 and 64 pictures and on the labels of up to 1,000.
 
-    Real test pictures where the data set is at hand, noise where not. One of recordings takes any length, and is compared at
-    three others too. The file appears only when it computes the same; model.onnx.json beside it holds the differences, classes
-    and preprocessing.
+    Real test pictures where the data set is at hand, noise where not. One of recordings takes any length, one that gives
+    masks any height and width, and each is compared at others too. The file appears only when it computes the same;
+    model.onnx.json beside it holds the differences, classes and preprocessing.
 
     Args:
         run: its directory, or one of its checkpoints.
@@ -190,16 +190,21 @@ def export(run: str | Path, which: str = "best", overrides: list[str] | None = N
     temporary, path = folder / f".model-{os.getpid()}.onnx", folder / "model.onnx"
     metadata = {"classes": json.dumps(summary["classes"]), "preprocess": json.dumps(summary["preprocess"])}
     try:
-        free = {2: "samples"} if _kind(found) == "wave" else {}
-        export_onnx(net, images[:2], temporary, metadata=metadata, free=free, input_name="waves" if free else "images")
+        waves, masks = _kind(found) == "wave", summary.get("answers") == "masks"
+        free = {2: "samples"} if waves else {2: "height", 3: "width"} if masks else {}
+        export_onnx(net, images[:2], temporary, metadata=metadata, free=free, input_name="waves" if waves else "images")
         # large pictures a few at a time: a thousand of 224x224 would take gigabytes
         chunk = 1000 if images[0, 0].numel() <= 64 * 64 else 64
         report = verify_onnx(net, temporary, [*(images[:count] for count in CHECKED_BATCHES), *images.split(chunk)])
-        lengths = {}
-        if free:  # of half, five quarters and twice the length
+        lengths, sizes = {}, {}
+        if waves:  # of half, five quarters and twice the length
             for part in (2, 5, 8):
-                waves = images[:5].repeat(1, 1, 2)[..., : images.shape[2] * part // 4]
-                lengths[str(waves.shape[2])] = verify_onnx(net, temporary, [waves]).max_rel
+                other = images[:5].repeat(1, 1, 2)[..., : images.shape[2] * part // 4]
+                lengths[str(other.shape[2])] = verify_onnx(net, temporary, [other]).max_rel
+        if masks:  # parts of the pictures: half as high, half as wide
+            for rows, columns in ((1, 2), (2, 1)):
+                other = images[:2, :, : images.shape[2] * rows // 2, : images.shape[3] * columns // 2]
+                sizes[f"{other.shape[2]}x{other.shape[3]}"] = verify_onnx(net, temporary, [other]).max_rel
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -208,6 +213,7 @@ def export(run: str | Path, which: str = "best", overrides: list[str] | None = N
         "pictures": kind,
         **report.as_dict(),
         **({"lengths": lengths} if lengths else {}),
+        **({"sizes": sizes} if sizes else {}),
         "classes": summary["classes"],
         "preprocess": summary["preprocess"],
     }

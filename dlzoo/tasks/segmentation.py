@@ -99,21 +99,21 @@ class Segmentation(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _losses(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the losses of each image's labelled pixels, and how many those are: (B,), (B,)."""
-        losses = F.cross_entropy(logits.float(), y, ignore_index=self.ignore_index, reduction="none")  # (B, H, W)
-        return losses.sum((1, 2)), (y != self.ignore_index).sum((1, 2))
+        """The loss of each pixel, 0 where there is no label, and whether there is one: (B, H, W), (B, H, W)."""
+        return F.cross_entropy(logits.float(), y, ignore_index=self.ignore_index, reduction="none"), y != self.ignore_index
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> dict[str, Tensor]:
         x, y = batch
         logits = self.net(x)
         losses, labelled = self._losses(logits, y)
-        losses = losses / labelled.clamp(min=1)
         predicted = logits.argmax(1)
-        self.metrics[f"{stage}_loss"].update(losses, labelled)  # each image weighs as many pixels as it has labels
+        # pixel by pixel: with nan_strategy="disable" torchmetrics takes no notice of weights
+        self.metrics[f"{stage}_loss"].update(losses[labelled])
         for what in ("miou", "acc"):
             self.metrics[f"{stage}_{what}"].update(predicted, y)
         for what in ("miou", "acc", "loss"):
             # the run report hands them to the loggers, with the training loss, on one count of steps
             metric = self.metrics[f"{stage}_{what}"]
             self.log(f"{stage}/{what}", metric, on_step=False, on_epoch=True, logger=False, batch_size=len(y))
-        return {"predicted": predicted, "losses": losses}  # for the run report's pictures
+        each = losses.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)
+        return {"predicted": predicted, "losses": each}  # for the run report's pictures
