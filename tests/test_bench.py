@@ -5,15 +5,25 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).resolve().parent.parent / "scripts" / "bench_timing.py"
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("bench_timing", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _load("bench_timing")
+
+
+@pytest.fixture
+def vision(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return _load("bench_vision")
 
 
 def test_less_time_is_faster(bench):
@@ -61,3 +71,35 @@ def test_contenders_take_turns_and_each_round_begins_with_another(bench):
 def test_the_median_is_of_a_contenders_own_seconds_without_the_warm_up(bench):
     own = iter([100.0, 1.0, 9.0, 2.0])
     assert bench.take_turns({"ours": lambda: next(own)}, repeats=3) == {"ours": 2.0}
+
+
+def test_the_peer_of_a_network_is_the_better_of_the_two_libraries_at_the_same_setting(vision):
+    seconds = {("ours", "fp32", "forward"): 2.0, ("timm", "fp32", "forward"): 3.0, ("torchvision", "fp32", "forward"): 2.5}
+    others = {("timm", "bf16", "forward"): 0.1, ("timm", "fp32", "training"): 0.1}
+    assert vision._best(seconds | others, "fp32", "forward") == (2.0, 2.5)
+
+
+def test_cpu_fast_is_held_to_its_bounds_against_the_default(vision, monkeypatch):
+    cases = {
+        (whose, kind, way): 9.0
+        for whose in ("ours", "torchvision", "timm")
+        for kind in vision.SETTINGS
+        for way in vision.PASSES
+    }
+    cases |= {("ours", "bf16", "forward"): 1.0, ("ours", "bf16", "training"): 4.0, ("torchvision", "fp32", "forward"): 4.0}
+    monkeypatch.setattr(vision, "_seconds", lambda name, repeats: cases)
+    rows = list(vision.goal_7(1))
+    assert len(rows) == 2 * len(vision.BOUNDS) and [row.value for row in rows[:2]] == [4.0, 2.25]
+    assert [row.met for row in rows[:2]] == [True, False]
+
+
+def test_the_most_memory_of_a_step_counts_what_lives_at_one_time(vision):
+    torch = pytest.importorskip("torch")
+
+    def step():
+        for _ in range(3):
+            torch.zeros(250_000)  # a megabyte that goes at once
+        kept = torch.zeros(500_000)
+        (kept + 1).sum()
+
+    assert vision._peak(step) == pytest.approx(4e6, rel=0.01)
