@@ -79,7 +79,8 @@ ROWS = {
     "vision.densenet": Row(tiny=("DenseNet", {"layers_per_block": [2, 2], "growth": 4, "stem": "small"})),
     "vision.lenet": Row(input=(1, 28, 28)),
     "vision.mobilenet": Row(
-        tiny=("MobileNetV2", {"width": 0.35, "stem": "small", "stages": [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]})
+        tiny=("MobileNetV2", {"width": 0.35, "stem": "small", "stages": [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]}),
+        input=(3, 64, 64),  # two images of 32 end as two numbers a channel: a norm makes them 1 and -1, whatever they were
     ),
     "vision.vgg": Row(tiny=("VGG", {"convolutions": [1, 2], "norm": True, "width": 8, "hidden": 16})),
     "vision.resnet": Row(fast=("resnet20", "resnet50")),
