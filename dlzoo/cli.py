@@ -196,20 +196,8 @@ def _consolidate(arguments: list[str]) -> None:
 def _list(arguments: list[str]) -> None:
     from dlzoo import rundir, zoo
 
-    groups = {
-        "models": "model",
-        "experiments": "experiment",
-        "data": "data",
-        "tasks": "task",
-        "optimizers": "optimizer",
-        "schedulers": "scheduler",
-        "callbacks": "callbacks",
-        "augment": "augment",
-        "trainers": "trainer",
-        "loggers": "logger",
-        "debug": "debug",
-        "searches": "hparams_search",
-    }
+    groups = {f"{name}s": name for name in ("model", "experiment", "task", "optimizer", "scheduler", "trainer", "logger")}
+    groups |= {name: name for name in ("data", "augment", "callbacks", "debug")} | {"searches": "hparams_search"}
     parser = polite(argparse.ArgumentParser(prog="dlzoo list", description=VERBS["list"]))
     parser.add_argument("what", nargs="?", default="models", choices=[*groups, "runs"])
     parser.add_argument("pattern", nargs="?", default="*", help='such as "*resnet*"')

@@ -60,9 +60,9 @@ def run(tmp_path_factory, drawn):
 
     real = labels.confusion
 
-    def confusion(matrix, classes, title):
+    def confusion(matrix, classes, title, groups=None):
         drawn.update(matrix=matrix.clone(), classes=classes, title=title)
-        return real(matrix, classes, title)
+        return real(matrix, classes, title, groups)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(labels, "confusion", confusion)

