@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import atexit
 import math
+import multiprocessing
 import re
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -166,7 +166,6 @@ class FolderBatches:
             worker_init_fn=ignore_in_worker,  # a signal to the whole process group: the run saves first, and then ends them
             generator=generator("workers"),  # else each pass would draw from the generator that dropout uses
         )
-        _made.add(self)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -208,14 +207,6 @@ class FolderBatches:
             fix="data.num_workers=0, or give the machine more memory (in a container: a larger /dev/shm)",
         )
 
-    def close(self) -> None:
-        """Ends the processes that read, those that are asked in vain too: they are deaf to SIGTERM."""
-        running = getattr(self._loader, "_iterator", None)
-        if running is not None:
-            running._shutdown_workers()
-            for process in running._workers:
-                process.kill()
-
     def _read(self) -> Iterator[tuple[Tensor, Tensor] | DlzooError]:
         try:
             yield from self._loader
@@ -223,13 +214,12 @@ class FolderBatches:
             raise self.fault(error) or error from error
 
 
-_made: weakref.WeakSet[FolderBatches] = weakref.WeakSet()
-
-
-@atexit.register  # registered after multiprocessing's own, hence called before it: that one waits for them without an end
-def _close_all() -> None:
-    for batches in list(_made):
-        batches.close()
+@atexit.register  # registered after multiprocessing's own, hence called before it: that one asks them by SIGTERM, and waits
+def _end_readers() -> None:
+    """Ends the processes that still read: they are deaf to SIGTERM, and Python would wait for them without an end."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 class _BatchKeys:

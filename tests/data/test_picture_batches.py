@@ -183,6 +183,8 @@ Reader._mark_worker_as_unavailable = lambda self, worker_id, shutdown=False: Non
 files = PictureFiles(pictures(Path({str(root)!r}), ("a", "b")), Preprocess(3, 8, 8, (0.5,) * 3, (0.5,) * 3))
 loader = FolderBatches(files, EpochOrder(len(files), batch_size=2, shuffle=False), num_workers=1)
 print(len(list(loader)))
+reader = loader._loader._iterator
+del loader  # what reads may outlive what it read for
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and int(done.stdout) > 1, done.stderr
