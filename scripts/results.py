@@ -306,7 +306,7 @@ def _accuracy_table(found: list[list[Record]], notes: list[str]) -> str:
         rows.append(
             [
                 f"`{command(first)}`",
-                f"{first['settings']['model']}, {_distinct(group, lambda record: record['epochs'])} epochs",
+                f"{first['settings']['model']}, epochs: {_distinct(group, lambda record: record['epochs'])}",
                 str(len(group)),
                 accuracy(group),
                 paper(first["experiment"]) or "-",
