@@ -55,9 +55,7 @@ def test_two_processes_go_on_as_two(tmp_path, fault):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [("kill9@step=5", "trainer=cpu"), ("kill9@step=9", "trainer=cpu"), ("sigterm@step=7", "trainer=ddp_cpu")]
-)
+@pytest.mark.parametrize("words", [("kill9@step=9", "trainer=cpu"), ("sigterm@step=7", "trainer=ddp_cpu")])
 def test_what_is_frozen_goes_on_as_it_was(tmp_path, words):
     """Within the epoch in which the head alone is trained, and in the next, in which all is; with batch norm."""
     transfer = ("model=resnet20", "callbacks=transfer", "callbacks.transfer.unfreeze_at=1")

@@ -141,6 +141,8 @@ def test_the_commands_work_one_after_the_other(cli, tmp_path):
     for words in VERBS:
         if words == ["resume"]:
             continue  # no run is left unfinished here
+        if words[0] == "sweep" and "hparams_search=digits_optuna" not in words:
+            continue  # a dozen trainings on data that are not at hand everywhere; what they sweep is composed above
         if words[0] == "sweep":
             words = [*words, "hparams_search.n_trials=1", "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
         words = [word.replace("RUN", str(run)).replace("PICTURE", f"{run}/example.png") for word in words]
