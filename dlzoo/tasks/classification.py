@@ -1,9 +1,7 @@
 """Classification: one label for each input."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,12 +11,12 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from dlzoo.data.streams import generator
-from dlzoo.optim.groups import parameter_groups
+from dlzoo.tasks.supervised import Supervised
 
 TOP5_FROM = 20  # classes; with fewer, the right one is among five too easily to tell anything
 
 
-class Classification(L.LightningModule):
+class Classification(Supervised):
     """Trains any network that maps a batch to logits.
 
     Args:
@@ -44,7 +42,7 @@ class Classification(L.LightningModule):
         ValueError: label_smoothing outside 0 to 1, or a negative alpha.
     """
 
-    answers = "labels"  # how the run report draws what the network says, and how `predict` tells it
+    answers = "labels"
 
     def __init__(
         self,
@@ -60,18 +58,14 @@ class Classification(L.LightningModule):
         decay_norms_and_biases: bool = True,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(net, optimizer, scheduler, decay_norms_and_biases)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing}")
         if mixup < 0 or cutmix < 0:
             raise ValueError(f"mixup and cutmix must be 0 or above, got {mixup} and {cutmix}")
         self.save_hyperparameters(ignore=["net", "optimizer", "scheduler"])  # plain numbers: a checkpoint holds no code
-        self.net = net
-        self.optimizer = optimizer
-        self.scheduler = scheduler
         self.label_smoothing = label_smoothing
         self.mirror_test = mirror_test
-        self.decay_norms_and_biases = decay_norms_and_biases
         self.seed = seed
         self.mixers = _mixers(mixup, cutmix, num_classes)
         names = {"acc": 1, "acc_top5": 5} if num_classes >= TOP5_FROM else {"acc": 1}
@@ -84,35 +78,9 @@ class Classification(L.LightningModule):
             | {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("val", "test")}  # a NaN has to be seen
         )
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the running hook here some forty times a step; torch would search each value for parameters
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    @property
-    def logged(self) -> list[str]:
-        """The names of what validation and test log: what a run can be judged by."""
-        return [name.replace("_", "/", 1) for name in self.metrics]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = self._mix(*batch, batch_idx) if self.mixers else batch
         return F.cross_entropy(self.net(x).float(), y, label_smoothing=self.label_smoothing)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "test")
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.optimizer(parameter_groups(self.net, self.decay_norms_and_biases))
-        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> dict[str, Tensor]:
         x, y = batch

@@ -1,9 +1,7 @@
 """Segmentation: one label for each pixel."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import lightning as L
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -11,12 +9,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from dlzoo.optim.groups import parameter_groups
+from dlzoo.tasks.supervised import Supervised
 
 __all__ = ["Segmentation"]
 
 
-class Segmentation(L.LightningModule):
+class Segmentation(Supervised):
     """Trains any network that maps an image to logits of each pixel.
 
     Args:
@@ -39,7 +37,7 @@ class Segmentation(L.LightningModule):
         ValueError: ignore_index is one of the labels.
     """
 
-    answers = "masks"  # how the run report draws what the network says, and how `predict` tells it
+    answers = "masks"
 
     def __init__(
         self,
@@ -51,52 +49,21 @@ class Segmentation(L.LightningModule):
         ignore_index: int = 255,
         decay_norms_and_biases: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(net, optimizer, scheduler, decay_norms_and_biases)
         if 0 <= ignore_index < num_classes:
             raise ValueError(f"ignore_index must not be one of the {num_classes} labels, got {ignore_index}")
         self.save_hyperparameters(ignore=["net", "optimizer", "scheduler"])  # plain numbers: a checkpoint holds no code
-        self.net = net
-        self.optimizer = optimizer
-        self.scheduler = scheduler
         self.ignore_index = ignore_index
-        self.decay_norms_and_biases = decay_norms_and_biases
         # their own checks look through every pixel, twice
         options = {"num_classes": num_classes, "ignore_index": ignore_index, "validate_args": False}
-        self.metrics = nn.ModuleDict()
         for stage in ("val", "test"):
             self.metrics[f"{stage}_miou"] = MulticlassJaccardIndex(**options)
             self.metrics[f"{stage}_acc"] = MulticlassAccuracy(**options, average="micro")
             self.metrics[f"{stage}_loss"] = MeanMetric(nan_strategy="disable")  # a NaN has to be seen
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the running hook here some forty times a step; torch would search each value for parameters
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    @property
-    def logged(self) -> list[str]:
-        """The names of what validation and test log: what a run can be judged by."""
-        return [name.replace("_", "/", 1) for name in self.metrics]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         losses, labelled = self._losses(self.net(batch[0]), batch[1])
         return losses.sum() / labelled.sum().clamp(min=1)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "test")
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.optimizer(parameter_groups(self.net, self.decay_norms_and_biases))
-        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _losses(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of each pixel, 0 where there is no label, and whether there is one: (B, H, W), (B, H, W)."""
