@@ -73,12 +73,10 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
-        return (
-            _gradient_of_image(grad, x, weight, ctx.stride) if of_x else None,
-            _gradient_of_weight(grad, x, weight, ctx.stride) if of_weight else None,
-            grad.sum((0, 2, 3)) if of_bias else None,
-            None,
-        )
+        # first, since it needs copies of the image and leaves nothing as large behind
+        weights = _gradient_of_weight(grad, x, weight, ctx.stride) if of_weight else None
+        image = _gradient_of_image(grad, x, weight, ctx.stride) if of_x else None
+        return image, weights, grad.sum((0, 2, 3)) if of_bias else None, None
 
 
 def _gradient_of_image(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -90,18 +88,17 @@ def _gradient_of_image(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> 
 
 
 def _gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    size = weight.shape[-1]
-    if size <= PIECE:
-        return _backward(grad, x, weight, stride, size // 2, image=False)
+    size, pad, (tall, wide) = weight.shape[-1], weight.shape[-1] // 2, x.shape[2:]
+    if size <= PIECE or min(tall, wide) < pad + max(0, stride - PIECE):  # the latter: pieces that see nothing of the image
+        return _backward(grad, x, weight, stride, pad, image=False)
     height, width = ((side - 1) * stride + PIECE for side in grad.shape[2:])
-    x = F.pad(x, (size // 2,) * 4)  # (B, C, H + size - 1, W + size - 1)
     starts = [*range(0, size - PIECE, PIECE), size - PIECE]  # the last piece may overlap the one before
     rows = []
     for top in starts:
         row = []
-        for left in starts:
-            seen, piece = x[:, :, top : top + height, left : left + width], weight[:, :, :PIECE, :PIECE]
-            row.append(_backward(grad, seen, piece, stride, 0, image=False))
+        for left in starts:  # what these weights see of the padded image; a negative padding cuts off
+            seen = F.pad(x, (pad - left, left + width - pad - wide, pad - top, top + height - pad - tall))
+            row.append(_backward(grad, seen, weight[:, :, :PIECE, :PIECE], stride, 0, image=False))
         rows.append(_join(row, starts, 3))
     return _join(rows, starts, 2)
 
