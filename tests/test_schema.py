@@ -220,7 +220,7 @@ def test_every_target_of_a_config_may_be_called():
 
 def test_a_class_without_an_init_takes_its_parents_from_the_module_that_it_is_imported_from():
     known = schema.parameters_of("dlzoo.datamodules.mnist._IdxImages")
-    assert known == schema.parameters_of("dlzoo.datamodules.in_memory.InMemoryImages")
+    assert known == schema.parameters_of("dlzoo.datamodules.in_memory_images.InMemoryImages")
     assert known["batch_size"].required and "self" not in known
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dlzoo.data.cifar import CIFAR10, CIFAR10_CLASSES, CIFAR100, CIFAR100_CLASSES, read_cifar
 from dlzoo.data.splits import Splits
-from dlzoo.datamodules.in_memory import InMemoryImages
+from dlzoo.datamodules.in_memory_images import InMemoryImages
 
 __all__ = ["CIFAR100_SUPERCLASSES", "Cifar10", "Cifar100"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dlzoo.data.splits import Splits, held_out
-from dlzoo.datamodules.in_memory import InMemoryImages
+from dlzoo.datamodules.in_memory_images import InMemoryImages
 from dlzoo.errors import DataError
 
 __all__ = ["Digits"]

@@ -6,7 +6,7 @@ from typing import ClassVar
 from dlzoo.data.download import fetch
 from dlzoo.data.idx import read_idx
 from dlzoo.data.splits import Splits
-from dlzoo.datamodules.in_memory import InMemoryImages
+from dlzoo.datamodules.in_memory_images import InMemoryImages
 
 __all__ = ["FashionMnist", "Mnist"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dlzoo.data.splits import Splits
-from dlzoo.datamodules.in_memory import InMemoryImages
+from dlzoo.datamodules.in_memory_images import InMemoryImages
 from dlzoo.errors import ConfigError, DataError
 
 TRAIN, TEST = 103, 31

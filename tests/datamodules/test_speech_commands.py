@@ -109,7 +109,7 @@ def test_the_hash_is_the_one_that_torchaudio_states():
     [
         ("yes/00000004_nohash_0.wav", "lacks 1 listed"),
         ("testing_list.txt", "lacks"),
-        ("no/00000001_nohash_0.wav", "found 14 and 3"),
+        ("no/00000001_nohash_0.wav", "found 14 of .* and 3 of"),
     ],
 )
 def test_an_archive_that_lacks_something_is_refused(tmp_path, lost, words):
