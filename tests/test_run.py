@@ -167,6 +167,12 @@ def test_the_log_holds_what_the_screen_showed(run):
     assert "epoch 2/2" in text and "269,434 parameters" in text and "Traceback" not in text
 
 
+def test_an_epoch_without_validation_does_not_repeat_the_last_ones_numbers(tmp_path):
+    run = _train(f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2")
+    lines = [line for line in (run.dir / "train.log").read_text().splitlines() if "epoch " in line and "/3" in line]
+    assert ["val/acc" in line for line in lines] == [False, True, False]
+
+
 # --- what comes out of it
 
 

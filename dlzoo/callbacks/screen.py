@@ -38,6 +38,7 @@ class Screen(L.Callback):
         self.bar: Bar | None = None
         self._next = 0.0
         self._started = 0.0
+        self._validated = False  # since the last line: Lightning keeps the metrics of a validation until the next
 
     def setup(self, trainer: L.Trainer, task: L.LightningModule, stage: str) -> None:
         if trainer.is_global_zero and self.bar is None:
@@ -60,6 +61,9 @@ class Screen(L.Callback):
             self._next = now + self.every
             self.bar.update(batch_idx + 1, f"loss {outputs['loss'].item():.4f}")
 
+    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if self.bar:
             self.bar.stop()
@@ -72,9 +76,11 @@ class Screen(L.Callback):
             self.bar.stop()
 
     def _line(self, trainer: L.Trainer) -> str:
-        shown = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        metrics = trainer.callback_metrics.items() if self._validated else ()
+        self._validated = False
+        shown = {name: value.item() for name, value in metrics if name.startswith("val/")}
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in sorted(shown.items(), reverse=True))
-        return f"epoch {_epoch(trainer)}  {numbers}  {time.monotonic() - self._started:.1f} s"
+        return "  ".join(filter(None, (f"epoch {_epoch(trainer)}", numbers, f"{time.monotonic() - self._started:.1f} s")))
 
 
 def choose_bar() -> Bar:
