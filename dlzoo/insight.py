@@ -299,16 +299,17 @@ def parsed(arguments: Sequence[str]) -> tuple[str, str, Options, bool]:
 
 
 def _model(run: Run) -> str:
-    """What a landscape is called by: the model's name in the catalogue, and its loss."""
+    """What a landscape is called by: the model's name in the catalogue, what was changed in it, and its loss."""
     node, summary = run.config["model"], run.summary
     ends = ("_target_", "num_classes", "in_channels")  # these come from the data
+    ours = {key: value for key, value in node.items() if key not in ends}
+    names = {}
     for name in zoo.list_models():
         info = zoo.model_info(name)
-        same = {key: value for key, value in info.arguments.items() if key not in ends}
-        if info.target == node["_target_"] and same == {key: value for key, value in node.items() if key not in ends}:
-            break
-    else:
-        name = summary["model"]
+        if info.target == node["_target_"]:
+            changed = [f"{key}={value}" for key, value in ours.items() if info.arguments.get(key) != value]
+            names[name] = ", ".join([name, *changed])
+    name = min(names.values(), key=len, default=summary["model"])
     loss = summary.get("metrics", {}).get("val/loss")
     return name + (f", val/loss {loss:.3f}" if loss is not None else "")
 

@@ -81,7 +81,7 @@ class MaskPictures:
         names = [f"{name} {share}" for name, share in zip(self.data.classes, _overlaps(matrix), strict=True)]
         title = f"{self.title}, {split}"
         figure.save(confusion(matrix, self.data.classes, f"{title}: pixels"), self.folder / "confusion.png")
-        self._save(self._first, names, f"{title}: intersection over union, and the first", "masks.png")
+        self._save(self._first, names, f"{title}: intersection over union by label, and the first pictures", "masks.png")
         if self._worst:
             self._save(self._worst, names, f"{title}: intersection over union, and the worst", "mistakes.png")
 
