@@ -68,8 +68,9 @@ def add(source: Path, folder: Path = FOLDER) -> str:
         content = json.loads(source.read_text(encoding="utf-8"))
         if "rows" in content and "machine" in content:
             content["machine"] = machine(content["machine"])
-            (folder / "bench.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            return "results/bench.json"
+            name = source.name if source.name.startswith("bench") else "bench.json"  # a file for each set of goals
+            (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            return f"results/{name}"
         if "test_acc_best" in content:
             return _append(folder / "plain.jsonl", content | {"machine": machine(content["machine"])})
         raise ConfigError(f"{source.name} is of neither plain_loop.py nor bench.py", where=str(source))
@@ -291,8 +292,8 @@ def render(folder: Path) -> str:
         "## The same training on several devices",
         results_engine.device_table(folder / "devices.json", table, _where),
         "## Speed",
-        _bench_table(folder / "bench.json"),
-        *([_bench_table(folder / "bench_engine.json")] if (folder / "bench_engine.json").is_file() else []),
+        "\n\n".join(map(_bench_table, sorted(folder.glob("bench*.json"))))
+        or "Not measured yet: `python scripts/bench.py --out bench.json`.",
         "## Not measured",
         (folder / "notes.md").read_text(encoding="utf-8").strip() if (folder / "notes.md").is_file() else "",
     ]
@@ -362,8 +363,6 @@ def _speed(group: Sequence[Record]) -> list[str]:
 
 
 def _bench_table(path: Path) -> str:
-    if not path.is_file():
-        return "Not measured yet: `python scripts/bench.py --out bench.json`."
     content = json.loads(path.read_text(encoding="utf-8"))
     verdict = {True: "met", False: "missed", None: ""}
     rows = [
@@ -378,8 +377,9 @@ def _bench_table(path: Path) -> str:
         ]
         for row in content["rows"]
     ]
+    goals = " ".join(dict.fromkeys(row["goal"] for row in content["rows"]))
     head = (
-        f"`python scripts/bench.py`, median of {content['repeats']}; processor time, the contenders in turn. "
+        f"`python scripts/bench.py {goals}`, median of {content['repeats']}; processor time, the contenders in turn. "
         f"{_where(content['machine'])}."
     )
     return head + "\n\n" + table(["what", "ours", "other", "unit", "value", "bound", ""], rows)
