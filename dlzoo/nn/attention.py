@@ -50,7 +50,7 @@ def attend(
         # the heads of a group become the questions of one: the keys of all that was generated are not copied for each
         grouped = query.reshape(query.shape[0], key.shape[1], groups, query.shape[3])
         return F.scaled_dot_product_attention(grouped, key, value, mask, dropout).reshape(query.shape)
-    whole = mask is None and causal and questions == key.shape[2]  # what the kernel calls causal
+    whole = mask is None and causal and bool(questions == key.shape[2])  # what the kernel calls causal
     if not whole:
         mask = _visible(mask, causal, questions, key.shape[2], query.device)
     key, value = _for_all_heads(key, query), _for_all_heads(value, query)
