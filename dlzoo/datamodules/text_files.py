@@ -45,7 +45,7 @@ class TextFiles(Text):
         pattern: str = "*.txt",
         tokenizer: Kind = "byte_pairs",
         vocab_size: int = 1024,
-        context: int = 256,
+        context: int = 64,
         batch_size: int = 32,
         eval_batch_size: int = 64,
         val_fraction: float = 0.05,
