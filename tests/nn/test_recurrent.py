@@ -170,7 +170,7 @@ def test_the_forget_bias_is_how_a_memory_fades():
                 b_w.chunk(4)[2].zero_(), b_u.chunk(4)[2].zero_()  # nothing to write
     state = tuple(torch.ones_like(part) for part in net.zeros(1))
     _, (_, c) = net(torch.zeros(1, STEPS, FEATURES), state)
-    torch.testing.assert_close(c, torch.full_like(c, (1 / (1 + math.exp(-2))) ** STEPS))
+    assert torch.allclose(c, torch.full_like(c, (1 / (1 + math.exp(-2))) ** STEPS))
 
 
 def test_the_forget_bias_touches_nothing_else():
