@@ -5,7 +5,7 @@ the steps that a kernel sees; with gaps that double from level to level, the pas
 levels, while the weights grow as that number. Each level is a residual block, and all steps are computed at once.
 
 Source: Bai, Kolter, Koltun 2018, An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling,
-    https://arxiv.org/abs/1803.01271, section 3; Salimans, Kingma 2016, https://arxiv.org/abs/1602.07868, section 2 (weight norm).
+    https://arxiv.org/abs/1803.01271, section 3; weight norm: Salimans, Kingma 2016, https://arxiv.org/abs/1602.07868.
 Differs from it: weights begin as He et al. 2015 have them. The authors' code means to draw them with a deviation of 0.01, which
     its weight norm overwrites with torch's default. Forecasting, from the last step, is ours.
 
