@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dlzoo.models.language import transformer
 from dlzoo.models.language.transformer import Transformer, TransformerSize, TransformerState, transformer_small
+from dlzoo.nn.positions import sinusoidal
 from dlzoo.ops.search import beam_search, greedy_search, select
 
 SIZES = {"transformer_base": 63_082_496, "transformer_small": 9_074_688}
@@ -34,12 +35,6 @@ def sentences() -> tuple[Tensor, Tensor]:
     for row, length in enumerate(LENGTHS):
         source[row, length:] = 0
     return source, torch.randint(1, VOCABULARY, (len(LENGTHS), 5), generator=generator)
-
-
-def assert_near(ours: Tensor, theirs: Tensor, what: str) -> None:
-    scale = theirs.abs().max().item()
-    assert scale > 0, what
-    assert (ours - theirs).abs().max().item() <= 1e-10 * scale, what
 
 
 def exact(ours: Tensor, theirs: Tensor) -> None:
@@ -133,12 +128,20 @@ def renamed(ours: Transformer, grad: bool = False) -> dict[str, Tensor]:
 
 
 def embedded(table: Tensor, tokens: Tensor) -> Tensor:
-    """Section 3.4 and 3.5 of the paper, in NumPy; the places in single precision."""
-    width = table.shape[1]
-    at, feature = np.arange(tokens.shape[1])[:, None], np.arange(width)[None]
-    angles = (at / 10_000 ** (2 * (feature // 2) / width)).astype(np.float64)
-    places = np.where(feature % 2 == 0, np.sin(angles), np.cos(angles))
-    return table[tokens] * width**0.5 + torch.from_numpy(places)
+    """Section 3.4 of the paper; the places as they are, in single precision."""
+    places = sinusoidal(torch.arange(tokens.shape[1]), table.shape[1])
+    return table[tokens] * table.shape[1] ** 0.5 + places
+
+
+def test_places_are_the_papers_sines():
+    """Section 3.5, in NumPy: of the first tokens and of those of a step."""
+    net, (source, _) = randomised(), sentences()
+    table = net.target_embedding
+    at, feature = np.arange(7)[:, None], np.arange(12)[None]
+    angles = at / 10_000 ** (2 * (feature // 2) / 12)
+    places = torch.from_numpy(np.where(feature % 2 == 0, np.sin(angles), np.cos(angles)))
+    torch.testing.assert_close(net._embed(table, source, 0), table(source) * 12**0.5 + places, rtol=1e-6, atol=1e-6)
+    exact(net._embed(table, source[:, 4:5], 4), net._embed(table, source, 0)[:, 4:5])
 
 
 def assert_parity(net: Transformer, size: TransformerSize, norm: str, tied: str, tolerance: float) -> None:
@@ -179,8 +182,8 @@ def assert_parity(net: Transformer, size: TransformerSize, norm: str, tied: str,
 @pytest.mark.parametrize("tied", ["none", "head", "all"])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_it_is_torchs_transformer(norm, tied):
-    """Logits and the gradient of every parameter, of padded batches. The places are of single precision: 1e-6."""
-    assert_parity(randomised(norm, tied), TINY, norm, tied, 1e-6)
+    """Logits and the gradient of every parameter, of padded batches."""
+    assert_parity(randomised(norm, tied), TINY, norm, tied, 1e-12)
 
 
 @pytest.mark.slow
@@ -192,7 +195,7 @@ def test_a_whole_size_is_torchs_transformer(norm):
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    assert_parity(net, size, norm, "all", 1e-6)
+    assert_parity(net, size, norm, "all", 1e-11)
 
 
 # --- what must not be seen
