@@ -110,14 +110,41 @@ def test_greedy_takes_the_likeliest_each_time():
         assert (found.tokens[row, 0, len(expected) :] == END).all()
 
 
+def by_hand(language: Language, row: int, first: int, beams: int, alpha: float) -> list[tuple[float, tuple[int, ...]]]:
+    """Beam search with lists, of one of six sequences of at most 7 tokens."""
+    alive: list[tuple[int, ...]] = [()]
+    ended: list[tuple[float, tuple[int, ...]]] = []
+    for length in range(1, 8):
+        tried = [(*beginning, token) for beginning in alive for token in range(9)]
+        tried.sort(key=lambda sequence: language.log_probability(row, 6, first, sequence), reverse=True)
+        over = [sequence for sequence in tried[:beams] if sequence[-1] == END]
+        alive = [sequence for sequence in tried if sequence[-1] != END][:beams]
+        over += alive if length == 7 and len(ended) + len(over) < beams else []
+        scores = [language.log_probability(row, 6, first, sequence) / ((5 + length) / 6) ** alpha for sequence in over]
+        ended = sorted(ended + list(zip(scores, over, strict=True)), reverse=True)[:beams]
+        if len(ended) == beams:
+            break
+    return ended
+
+
+@pytest.mark.parametrize("beams", [2, 3])
+def test_it_is_beam_search_by_hand(beams):
+    language, first = Language(9), torch.arange(6) % 3
+    found = beam_search(language.step, language.start(6), first, END, 7, beams, 2.0)
+    for row in range(6):
+        expected = by_hand(language, row, first[row].item(), beams, 2.0)
+        assert sequences(found, row) == [sequence for _, sequence in expected]
+        np.testing.assert_allclose(found.scores[row].numpy(), [score for score, _ in expected], rtol=1e-12)
+
+
 @pytest.mark.parametrize("beams", [2, 5])
 def test_together_is_one_by_one(beams):
     language, first = Language(9), torch.arange(6) % 3
     state = language.start(6)
-    together = beam_search(language.step, state, first, END, 10, beams)
+    together = beam_search(language.step, state, first, END, 10, beams, 2.0)
     for row in range(6):
         index = torch.tensor([row])
-        alone = beam_search(language.step, select(state, index), first[index], END, 10, beams)
+        alone = beam_search(language.step, select(state, index), first[index], END, 10, beams, 2.0)
         assert_equal(Found(*(part[index] for part in together)), alone)
     assert together.lengths[:, 0].unique().numel() > 2
 
@@ -180,12 +207,15 @@ def test_it_stops_when_all_have_ended():
 def test_what_does_not_exist_has_no_length():
     """The first token is surely the end: there is one sequence, not two."""
 
+    calls = []
+
     def step(tokens, state):
+        calls.append(len(tokens))
         return torch.tensor([[-math.inf, -math.inf, -math.inf, 0.0]]).expand(len(tokens), 4), state
 
     found = beam_search(step, torch.zeros(1), torch.tensor([0]), END, 5, beams=2)
     assert found.lengths.tolist() == [[1, 0]] and found.scores.tolist() == [[0.0, -math.inf]]
-    assert (found.tokens == END).all()
+    assert (found.tokens == END).all() and calls == [2], "nothing is left to go on with"
 
 
 def test_scores_of_half_precision_are_summed_in_single():
