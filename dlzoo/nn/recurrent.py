@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from dlzoo.nn.onnx_recurrent import onnx_recurrent
+
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent", "State", "Weights"]
 
 State = tuple[Tensor, ...]  # (h,), and (h, c) of an LSTM
@@ -92,6 +94,10 @@ class Recurrent(nn.Module):
             lengths: (B,), how many steps of each sequence are real. Outputs behind them are zero, the last state is that of the
                 last real step, and the backward direction begins there.
         """
+        if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+            state = self.zeros(x.shape[0]) if state is None else state
+            y, last = onnx_recurrent(self.kernel, x.transpose(0, 1), state, lengths)
+            return y.transpose(0, 1), last
         begin = state[0] if state is not None and self.PARTS == 1 else state
         if lengths is None:
             y, last = self.kernel(x, begin)

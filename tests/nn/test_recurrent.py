@@ -223,32 +223,38 @@ class _Fixed(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x, *state):
-        y, last = self.net(x, state)
+    def forward(self, x, lengths, *state):
+        y, last = self.net(x, state, lengths)
         return y, *last
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.__version__ < (2, 15), reason="before torch 2.15 its exporter fixes the length of some")
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
-@pytest.mark.parametrize("bidirectional", [False, True], ids=["forwards", "both directions"])
-@pytest.mark.parametrize("kind", ["lstm", "gru"])  # nn.RNN's length is fixed in 2.15 too
-def test_onnx_takes_and_gives_a_state_for_any_batch_and_length(kind, bidirectional, tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
-    net, _ = pair(kind, 2, bidirectional)
+@pytest.mark.parametrize("padded", [False, True], ids=["forwards", "both directions, padded"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx_takes_and_gives_a_state_for_any_batch_and_length(kind, padded, tmp_path):
+    runtime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    net, _ = pair(kind, 2, bidirectional=padded)
     net = _Fixed(net.float()).eval()
-    x, *state = torch.randn(2, STEPS, FEATURES), *net.net.zeros(2)
+    example = torch.randn(2, STEPS, FEATURES), torch.tensor([3, 7]) if padded else None, *net.net.zeros(2)
     batch, steps = torch.export.Dim("batch"), torch.export.Dim("steps")
-    shapes = {"x": {0: batch, 1: steps}, "state": tuple({1: batch} for _ in state)}
-    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
-        operator._dispatch_cache.clear()  # torch 2.15: an export for one length, earlier in the process, fixes that of the next
+    shapes = {
+        "x": {0: batch, 1: steps},
+        "lengths": {0: batch} if padded else None,
+        "state": tuple({1: batch} for _ in example[2:]),
+    }
     with torch.no_grad():
-        torch.onnx.export(net, (x, *state), tmp_path / "net.onnx", dynamo=True, dynamic_shapes=shapes, verbose=False)
+        torch.onnx.export(net, example, tmp_path / "net.onnx", dynamo=True, dynamic_shapes=shapes, verbose=False)
+        kinds = [node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node]
+        assert kinds.count(kind.upper()) == 2 and "Loop" not in kinds, "one node for each layer"
         session = runtime.InferenceSession(tmp_path / "net.onnx")
         for count, length in ((1, 1), (3, 11)):
-            given = [torch.randn(count, length, FEATURES), *(torch.randn_like(part) for part in net.net.zeros(count))]
+            lengths = torch.tensor([length, 4, 1])[:count] if padded else None
+            state = (torch.randn_like(part) for part in net.net.zeros(count))
+            given = torch.randn(count, length, FEATURES), lengths, *state
             names = [node.name for node in session.get_inputs()]
-            found = session.run(None, {name: tensor.numpy() for name, tensor in zip(names, given, strict=True)})
+            arrays = [tensor.numpy() for tensor in given if tensor is not None]
+            found = session.run(None, dict(zip(names, arrays, strict=True)))
             for one, two in zip(found, net(*given), strict=True):
                 assert (torch.from_numpy(one) - two).abs().max() <= 1e-5 * two.abs().max()
 

@@ -144,22 +144,6 @@ def test_it_learns_a_rhyme():
     assert net(text[:, :-1])[0, 8:].argmax(1).tolist() == text[0, 9:].tolist()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(torch.__version__ < (2, 15), reason="before torch 2.15 its exporter fixes the length of some")
-def test_the_export_takes_any_length(tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
-    from dlzoo.export.onnx import export_onnx
-
-    # torch 2.15: an export for one length, earlier in the process, fixes the length of the next
-    torch.ops.aten.lstm.input._dispatch_cache.clear()
-    net, path = tiny().float(), tmp_path / "net.onnx"
-    export_onnx(net, tokens()[:1], path, metadata={}, free={1: "tokens"}, input_name="tokens")
-    session = runtime.InferenceSession(path)
-    for text in (tokens(1), tokens(19)):
-        found = torch.from_numpy(session.run(None, {"tokens": text.numpy()})[0])
-        torch.testing.assert_close(found, net(text).detach(), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
