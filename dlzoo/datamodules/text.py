@@ -192,6 +192,14 @@ class Text(InMemory):
                     fix="more text, or a smaller data.context",
                 )
 
+    def test_images(self, count: int) -> Any:
+        """What draws pictures of inputs asks for some; a text has none.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError("a text has no pictures to look at", where=type(self).__name__)
+
     def train_dataloader(self) -> TokenBatches:
         return TokenBatches(
             self.splits.train,

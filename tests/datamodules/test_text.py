@@ -58,6 +58,8 @@ def test_the_loaders_give_windows_of_their_split(plays):
     for loader, part in ((data.val_dataloader(), text[1_620:1_800]), (data.test_dataloader(), text[1_800:])):
         y = torch.cat([y for _, y in loader]).flatten()
         assert data.tokenizer.decode(y[y != NOTHING].tolist()) == part[1:]
+    with pytest.raises(DataError, match="no pictures"):
+        data.test_images(3)
     short = TinyShakespeare(root, vocab_size=28, context=16, batch_size=8, epoch_size=24)
     assert len(short.train_dataloader()) == 3
 

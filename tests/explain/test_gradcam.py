@@ -123,7 +123,8 @@ def test_the_last_map_of_timms_networks_is_found(name, layer):
 def _pictured(name):
     """Whether a model of the catalogue gives a score for each class of a picture and keeps places apart."""
     info = dlzoo.model_info(name)
-    return "num_classes" in info.arguments and not any(part in info.target for part in (".audio.", ".mlp.", ".deeplab.", ".unet"))
+    others = (".audio.", ".mlp.", ".deeplab.", ".unet")
+    return "num_classes" in info.arguments and not any(part in info.target for part in others)
 
 
 @pytest.mark.parametrize(
