@@ -253,7 +253,10 @@ def _panel(run: "Run") -> None:
     metrics = summary["metrics"]
     shown = [
         name
-        for name in ("test/miou", "test/acc", "test/acc_top5", "test/loss", "val/miou", "val/acc", "val/loss")
+        for name in (
+            *("test/miou", "test/acc", "test/acc_top5", "test/loss", "test/ppl", "test/bpc"),
+            *("val/miou", "val/acc", "val/loss"),
+        )
         if name in metrics
     ]
     lines = ["  ".join(f"{name} {metrics[name]:.4f}" for name in shown) or "no metrics"]
@@ -272,9 +275,9 @@ def _panel(run: "Run") -> None:
         "",
         f"resume    {me} resume {where} {further(config['trainer'])}{allow}",
         f"evaluate  {me} evaluate {where}{allow}",
-        f"predict   {me} predict {where} {picture}{allow}",
-        f"export    {me} export {where}{allow}",
     ]
+    if summary["classes"]:
+        lines += [f"predict   {me} predict {where} {picture}{allow}", f"export    {me} export {where}{allow}"]
     console = Console(highlight=False)
     if console.is_terminal:
         text = Text("\n".join(lines), no_wrap=True, overflow="ignore")

@@ -4,6 +4,7 @@ With run.py and sweep.py, the only code that knows Hydra.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,11 @@ def check(cfg: DictConfig, overrides: Sequence[str] = (), config_dir: str | Path
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None
-        raise ConfigError(first_line(error), where=str(getattr(error, "full_key", "") or "")) from error
+        where = str(getattr(error, "full_key", "") or "")
+        if missing := re.search(r"Interpolation key 'data\.(\w+)' not found", str(error)):
+            what = f"the data have no {missing[1]!r}, which the task or the model asks for"
+            raise ConfigError(what, where=where, fix=_tasks_for(cfg.data)) from error
+        raise ConfigError(first_line(error), where=where) from error
     _refuse_unsafe(config, overrides, lambda key: origin(key, overrides, config_dir))
     found = list(schema.faults(config))
     if found:
@@ -122,6 +127,17 @@ def _compose(overrides: list[str], config_dir: str | Path | None) -> DictConfig:
         if "${hydra:" in str(OmegaConf.to_container(cfg)["name"]):  # train.yaml's own; a name of the user's may refer to others
             cfg.name = _name(choices, overrides)
     return cfg
+
+
+def _tasks_for(data: Mapping[str, Any]) -> str:
+    """What to type for these data: the tasks that ask only for what they have."""
+    asked = {
+        name: set(re.findall(r"\$\{data\.(\w+)\}", (zoo.config_dir() / "task" / f"{name}.yaml").read_text(encoding="utf-8")))
+        for name in zoo.list_configs("task")
+        if (zoo.config_dir() / "task" / f"{name}.yaml").is_file()
+    }
+    found = [f"task={name}" for name, keys in asked.items() if keys and keys <= set(data)]
+    return f"{' or '.join(found)}, and a model for it" if found else ""
 
 
 def search_options(overrides: Sequence[str], config_dir: str | Path | None = None) -> dict[str, Any]:

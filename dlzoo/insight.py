@@ -301,7 +301,7 @@ def parsed(arguments: Sequence[str]) -> tuple[str, str, Options, bool]:
 def _model(run: Run) -> str:
     """What a landscape is called by: the model's name in the catalogue, what was changed in it, and its loss."""
     node, summary = run.config["model"], run.summary
-    ends = ("_target_", "num_classes", "in_channels")  # these come from the data
+    ends = ("_target_", "num_classes", "in_channels", "vocab_size")  # these come from the data
     ours = {key: value for key, value in node.items() if key not in ends}
     names = {}
     for name in zoo.list_models():

@@ -80,10 +80,13 @@ def faults(config: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _calls(config, "")
     parts = {name: node if isinstance(node := config.get(name), Mapping) else {} for name in BUILT}
     yield from (Fault(name, f"{name} names nothing to build") for name in BUILT if not parts[name].get("_target_"))
-    for name, key in (("model", "num_classes"), ("model", "in_channels"), ("task", "num_classes")):
+    for name, key in (("model", "num_classes"), ("model", "in_channels"), ("model", "vocab_size"), ("task", "num_classes")):
         ours, theirs = parts[name].get(key), parts["data"].get(key)
         if _whole(ours) and _whole(theirs) and ours != theirs:  # on a GPU it would be an assert deep in a kernel
             yield Fault(f"{name}.{key}", f"{name}.{key} is {ours}, and the data have {theirs}")
+    reads, given = (parts[name].get("context") for name in ("model", "data"))
+    if _whole(reads) and _whole(given) and reads < given:
+        yield Fault("data.context", f"data.context is {given}, and the model reads {reads} tokens", f"model.context={given}")
 
 
 def check_call(node: Mapping[str, Any], where: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlzoo import rundir, zoo
 from dlzoo.checkpoints import load_weights
-from dlzoo.errors import DataError
+from dlzoo.errors import ConfigError, DataError
 from dlzoo.rundir import Run
 
 if TYPE_CHECKING:
@@ -157,7 +157,10 @@ def preprocessing(run: Run) -> "Preprocess":
 
 def _kind(run: Run) -> str:
     """What a run was trained on: pictures, unless its preprocessing says otherwise."""
-    return run.summary["preprocess"].get("kind", "image")
+    kind = run.summary["preprocess"].get("kind", "image")
+    if kind not in ENDINGS:
+        raise ConfigError(f"the run is of {kind}, and this takes pictures or recordings", where=str(run.dir))
+    return kind
 
 
 def export(run: str | Path, which: str = "best", overrides: list[str] | None = None) -> tuple[Path, dict[str, Any]]:

@@ -33,7 +33,11 @@ class Row:
         input: the shape of one sample.
         published: the same, as large as it was published for: one slow export of one member. None: 224x224 for a thousand
             classes, else `input`.
-        dense: whether every pixel has an answer of its own.
+        dense: whether every pixel has an answer of its own, or every series.
+        classes: the arguments that say how many numbers an answer has.
+        tokens: whether it reads whole numbers (B, T), the number of which `classes` says, and answers each with one for each.
+        pair: whether it reads two of them, a source and a target; here, both are the same.
+        heavy: members whose gradients would fill the memory; they are tested without any, for shapes and who gets one.
     """
 
     fast: tuple[str, ...] = ()
@@ -42,12 +46,36 @@ class Row:
     input: tuple[int, ...] = (3, 32, 32)
     published: tuple[int, ...] | None = None
     dense: bool = False
+    classes: tuple[str, ...] = ("num_classes",)
+    tokens: bool = False
+    pair: bool = False
+    heavy: tuple[str, ...] = ()
+
+    def case(self, net):
+        """The network in evaluation mode, as one of a single input."""
+        return Case((_Twice(net) if self.pair else net).eval(), self)
+
+
+class _Twice(nn.Module):
+    """A translator that is given the same as source and as target."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, tokens):
+        return self.net(tokens, tokens)
 
 
 def _stage(expansion, kernel_size, stride, fused):
     """Two blocks of an EfficientNet."""
     words = {"expansion": expansion, "kernel_size": kernel_size, "stride": stride, "channels": 8, "blocks": 2, "fused": fused}
     return {"_target_": "dlzoo.models.vision.efficientnet.Stage", **words}
+
+
+def _size(target, **words):
+    """What some models take in place of so many numbers."""
+    return {"_target_": f"dlzoo.models.{target}", **words}
 
 
 ROWS = {
@@ -58,6 +86,31 @@ ROWS = {
         published=(1, 8000),
     ),
     "audio.melresnet": Row(fast=("melresnet8_narrow",), input=(1, 4000), published=(1, 16_000)),
+    "language.gpt": Row(
+        tiny=("GPT", {"size": _size("language.gpt.GPTSize", width=12, depth=2, heads=3)}),
+        heavy=("gpt2_medium", "gpt2_large", "gpt2_xl"),
+        input=(5,),
+        classes=("vocab_size",),
+        tokens=True,
+    ),
+    "language.llama": Row(input=(5,), classes=("vocab_size",), tokens=True),
+    "language.transformer": Row(
+        tiny=("Transformer", {"size": _size("language.transformer.TransformerSize", width=12, depth=2, heads=3, hidden=16)}),
+        input=(5,),
+        classes=("source_vocab_size", "target_vocab_size"),
+        tokens=True,
+        pair=True,
+    ),
+    "sequence.char_rnn": Row(fast=("char_lstm",), input=(5,), classes=("vocab_size",), tokens=True),
+    "sequence.forecaster": Row(input=(12, 1), classes=("horizon",), dense=True),
+    "sequence.seq2seq": Row(
+        tiny=("Seq2Seq", {"size": _size("sequence.seq2seq.Seq2SeqSize", embedding=8, width=12, layers=1)}),
+        input=(5,),
+        classes=("source_vocab_size", "target_vocab_size"),
+        tokens=True,
+        pair=True,
+    ),
+    "sequence.tcn": Row(input=(12, 1), classes=("horizon",), dense=True),
     "timm": Row(arguments={"timm_name": "test_efficientnet"}),  # small; timm's residual networks begin with branches of zero
     "vision.convnext": Row(tiny=("ConvNeXt", {"depths": [1, 2, 1], "widths": [8, 12, 16]}), arguments={"stochastic_depth": 0}),
     "vision.vit": Row(arguments={"stochastic_depth": 0}, fast=("vit_lite7",)),
@@ -126,10 +179,12 @@ class Case:
     row: Row
 
     def inputs(self, count=2, shape=None):
-        return torch.randn(count, *(shape or self.row.input), generator=torch.Generator().manual_seed(0))
+        shape, random = (count, *(shape or self.row.input)), torch.Generator().manual_seed(0)
+        return torch.randint(CLASSES, shape, generator=random) if self.row.tokens else torch.randn(shape, generator=random)
 
     def answer(self, count, shape=None):
-        return (count, CLASSES, *((shape or self.row.input)[1:] if self.row.dense else ()))
+        shape = shape or self.row.input
+        return (count, *shape, CLASSES) if self.row.tokens else (count, CLASSES, *(shape[1:] if self.row.dense else ()))
 
 
 def _case(name):
@@ -138,11 +193,11 @@ def _case(name):
     if name != file:
         row = ROWS[file]
         kind, arguments = row.tiny
-        net = zoo.build({"_target_": f"dlzoo.models.{file}.{kind}", **arguments, "num_classes": CLASSES})
+        net = zoo.build({"_target_": f"dlzoo.models.{file}.{kind}", **arguments, **dict.fromkeys(row.classes, CLASSES)})
     else:
         row = ROWS.get(_file(name), Row())
-        net = dlzoo.create_model(name, num_classes=CLASSES, **row.arguments)
-    return Case(net.eval(), row)
+        net = dlzoo.create_model(name, **dict.fromkeys(row.classes, CLASSES), **row.arguments)
+    return row.case(net)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -182,6 +237,13 @@ def test_every_parameter_gets_a_finite_gradient(case):
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_member_learns(name):
     """Each is of the blocks of one above, and is compared with its reference in tests/models."""
+    if name in ROWS.get(_file(name), Row()).heavy:
+        with torch.device("meta"):
+            case = _case(name)
+        logits = case.net(case.inputs().to("meta"))
+        logits.sum().backward()
+        assert logits.shape == case.answer(2) and all(parameter.grad is not None for parameter in case.net.parameters())
+        return
     case = _case(name)
     logits = _logits(case.net, case.inputs())
     assert logits.shape == case.answer(2) and logits.isfinite().all()
@@ -192,6 +254,8 @@ def _learns(case):
     net = copy.deepcopy(case.net).train()
     torch.manual_seed(0)  # of dropout
     logits = net(case.inputs())
+    if case.row.tokens:
+        logits = logits.transpose(1, 2)  # the classes where cross_entropy looks for them
     labels = torch.arange(logits[:, 0].numel()).view_as(logits[:, 0]) % 2 * (CLASSES - 1)
     nn.functional.cross_entropy(logits, labels).backward()
     for name, parameter in net.named_parameters():
@@ -266,9 +330,14 @@ def _export(case, path, counts, shape=None):
     from dlzoo.export.onnx import export_onnx
     from dlzoo.export.verify import verify_onnx
 
-    export_onnx(case.net, case.inputs(1, shape), path, metadata={})
-    report = verify_onnx(case.net, path, [case.inputs(count, shape) for count in counts])
-    assert report.max_rel <= 1e-4 and report.top1 == 1.0
+    free = {1: "length"} if case.row.tokens and not case.row.pair else {}
+    export_onnx(case.net, case.inputs(1, shape), path, metadata={}, free=free)
+    batches = [case.inputs(count, shape) for count in counts]
+    if free:
+        batches += [case.inputs(2, (length,)) for length in (1, 3, 2 * batches[0].shape[1])]
+    report = verify_onnx(case.net, path, batches)
+    assert report.max_rel <= 1e-4
+    assert case.row.tokens or report.top1 == 1.0  # it looks for the classes in the second dimension
     return report.max_rel
 
 
@@ -281,7 +350,7 @@ def test_the_export_computes_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", LARGE)
 def test_the_export_computes_the_same_at_full_size(name, tmp_path, record_property):
     torch.manual_seed(0)
-    case = Case(dlzoo.create_model(name).eval(), ROWS.get(_file(name), Row()))
+    case = ROWS.get(_file(name), Row()).case(dlzoo.create_model(name))
     record_property("max_rel", _export(case, tmp_path / "model.onnx", (1, 2), _published(name)))  # with --junitxml FILE
 
 

@@ -5,6 +5,7 @@ import itertools
 import pickle
 import re
 import shlex
+import string
 import struct
 from pathlib import Path
 
@@ -13,15 +14,22 @@ import pytest
 import torch
 
 import dlzoo
-from dlzoo import config, zoo
+from dlzoo import config, verbs, zoo
 from dlzoo import run as runs
 from dlzoo.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parent.parent
 CHOICES = [(group, name) for group in config.GROUPS for name in zoo.list_configs(group)]
 EXPERIMENTS = zoo.list_configs("experiment")
+LANGUAGE = {"data": "tiny_shakespeare", "model": "gpt_char", "task": "language_modeling"}  # what goes with one of its kind
 # one batch of eight of everything, on the CPU; enough of a picture for what is drawn
 TINY = ("trainer=cpu", "data.batch_size=8", "data.eval_batch_size=8", "debug=smoke", "trainer.limit_train_batches=1")
+
+
+def _is_of_language(group, name):
+    """Whether a choice is for texts: data and models that have a vocabulary, and their task."""
+    text = (zoo.config_dir() / group / f"{name}.yaml").read_text()
+    return name == LANGUAGE["task"] if group == "task" else "\nvocab_size:" in text and group in LANGUAGE
 
 
 def _pictures(root, classes, count, side, seed=0):
@@ -102,34 +110,50 @@ def data(tmp_path_factory):
     _recordings(folder / "speech_commands", words, 16_000)
     for name, part in (("testing", words[:16]), ("validation", words[16:32])):
         (folder / "speech_commands" / f"{name}_list.txt").write_text("\n".join(part))
+    letters = "\n !$&',-.3:;?" + string.ascii_letters  # the 65 of Shakespeare
+    (folder / "tiny_shakespeare").mkdir()
+    (folder / "tiny_shakespeare" / "input.txt").write_text(letters * 50)
+    (folder / "library").mkdir()
+    for number in range(60):
+        (folder / "library" / f"module{number}.py").write_text(f"NUMBER = {number}\n" * 20)
     return folder
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, data):
     """The data sets as large as the files above; their real sizes are a part of what is checked when they are read."""
     from dlzoo.datamodules.camvid_small import CamvidSmall
     from dlzoo.datamodules.cifar import Cifar10, Cifar100
     from dlzoo.datamodules.mnist import FashionMnist, Mnist
     from dlzoo.datamodules.speech_commands import SpeechCommands
     from dlzoo.datamodules.spoken_digits import SpokenDigits
+    from dlzoo.datamodules.stdlib import Stdlib
+    from dlzoo.datamodules.tiny_shakespeare import TinyShakespeare
 
     for kind in (Cifar10, Mnist, FashionMnist, SpokenDigits, SpeechCommands):
         monkeypatch.setattr(kind, "published", (64, 16))
     monkeypatch.setattr(SpeechCommands, "validation", 16)
     monkeypatch.setattr(Cifar100, "published", (100, 16))
     monkeypatch.setattr(CamvidSmall, "published", (16, 8, 8))
+    monkeypatch.setattr(TinyShakespeare, "published", 65 * 50)
+    monkeypatch.setattr(Stdlib, "folder", data / "library")
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda value: value)
 def test_every_choice_composes_and_passes_the_check(group, name, data):
     words = [f"{group}={name}", f"data_dir={data}"]
+    words += [f"{key}={value}" for key, value in LANGUAGE.items() if key != group and _is_of_language(group, name)]
     plain = config.check(dlzoo.compose(*words))
     assert "???" not in str(plain) and "${" not in str(plain)
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_a_model_takes_its_ends_from_the_data(name):
+    if _is_of_language("model", name):
+        for data, size in (("tiny_shakespeare", 65), ("stdlib", 101)):
+            words = (f"model={name}", f"data={data}", "task=language_modeling")
+            assert config.check(dlzoo.compose(*words))["model"]["vocab_size"] == size
+        return
     plain = config.check(dlzoo.compose(f"model={name}", "data=mnist"))
     assert (plain["model"]["num_classes"], plain["model"]["in_channels"], plain["task"]["num_classes"]) == (10, 1, 10)
     plain = config.check(dlzoo.compose(f"model={name}", "data=cifar100"))
@@ -140,6 +164,29 @@ def test_the_classes_of_a_folder_are_counted(data):
     assert dlzoo.compose("experiment=imagefolder_resnet50", f"data.root={data}/images").data.num_classes == 3
     with pytest.raises(DataError, match="nowhere"):
         dlzoo.compose("experiment=imagefolder_resnet50", f"data.root={data}/nowhere")
+
+
+def test_data_that_a_task_is_not_for_name_the_task_that_is():
+    with pytest.raises(ConfigError, match="no 'num_classes'") as caught:
+        dlzoo.compose("data=tiny_shakespeare")
+    assert "task=language_modeling" in caught.value.fix
+    with pytest.raises(ConfigError, match="no 'vocab_size'") as caught:
+        dlzoo.compose("task=language_modeling")
+    assert "task=classification" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("model.vocab_size=70",), "model.vocab_size is 70, and the data have 65"),
+        (("data.context=65",), "data.context is 65, and the model reads 64 tokens"),
+    ],
+    ids=["vocabulary", "context"],
+)
+def test_a_model_that_the_text_does_not_fit_is_refused(words, match):
+    plain = [f"{key}={value}" for key, value in LANGUAGE.items()]
+    with pytest.raises(ConfigError, match=match):
+        dlzoo.compose(*plain, *words)
 
 
 def test_a_choice_on_the_command_line_beats_the_experiments():
@@ -203,10 +250,14 @@ def test_every_command_of_the_documents_composes(data, monkeypatch):
 def test_every_experiment_builds(name, data):
     cfg = dlzoo.compose(f"experiment={name}", "trainer=cpu", f"data_dir={data}")
     task, datamodule, trainer = runs.build(config.check(cfg))
-    head = task.net.head
-    ends = head.out_features if isinstance(head, torch.nn.Linear) else head.out_channels
-    assert ends == datamodule.num_classes == task.hparams["num_classes"]
-    assert datamodule.preprocess.channels == cfg.data.in_channels
+    if "vocab_size" in cfg.data:
+        tokens = torch.zeros(1, datamodule.context, dtype=torch.int64)
+        assert task.net(tokens).shape == (1, datamodule.context, datamodule.vocab_size)
+    else:
+        head = task.net.head
+        ends = head.out_features if isinstance(head, torch.nn.Linear) else head.out_channels
+        assert ends == datamodule.num_classes == task.hparams["num_classes"]
+        assert datamodule.preprocess.channels == cfg.data.in_channels
     assert trainer.max_epochs == cfg.trainer.max_epochs
     # the optimizer and the schedule that it names can be made for its network
     optimizer = task.optimizer(task.net.parameters())
@@ -222,15 +273,23 @@ def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
     words += ["data.crop=[64,64]"] if "crop" in composed.data else []
     words += ["model.width=4"] if name == "isbi_unet" else []  # slices of 512x512 come whole to the test
     words += ["init_from=null"] * (composed.init_from == "published")  # which is a download
+    words += ["task.sample_length=5"] if "vocab_size" in composed.data else []
     run = dlzoo.train(dlzoo.compose(*words), words)
     assert run.summary["status"] == "finished" and run.summary["steps"] == 1
-    assert 0 <= run.metrics["test/acc"] <= 1 and run.metrics["test/loss"] > 0
+    assert run.metrics["test/loss"] > 0 and dlzoo.load(run.dir) is not None
+    if "vocab_size" in composed.data:
+        assert run.metrics["test/ppl"] == pytest.approx(np.exp(run.metrics["test/loss"]), rel=1e-4)
+        assert {"samples.txt", "batch.txt", "curves.png", "tokenizer.json"} <= {path.name for path in run.dir.iterdir()}
+        for verb in (verbs.export, lambda run: verbs.predict(run, ROOT)):
+            with pytest.raises(ConfigError, match="the run is of text"):
+                verb(run.dir)
+        return
+    assert 0 <= run.metrics["test/acc"] <= 1
     example = "example.wav" if name.startswith("sp") else "example.png"
     assert {"samples.png", "confusion.png", "curves.png", example} <= {path.name for path in run.dir.iterdir()}
     assert ("JPEG edition" in run.summary["edition"]) == name.startswith("cifar10_")
     assert (run.dir / "superclasses.png").is_file() == name.startswith("cifar100_")
     assert len(run.summary["classes"]) == run.config["data"]["num_classes"]
-    assert dlzoo.load(run.dir) is not None
 
 
 # --- debug

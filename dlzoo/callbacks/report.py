@@ -10,13 +10,15 @@ from torch import Tensor
 
 from dlzoo.callbacks.pictures.labels import LabelPictures
 from dlzoo.callbacks.pictures.masks import MaskPictures
+from dlzoo.callbacks.pictures.text import TextSamples
 from dlzoo.errors import NumericalError
 from dlzoo.plots import figure
 from dlzoo.plots.curves import curves
 from dlzoo.plots.history import read_metrics
 from dlzoo.signals import Stopped
 
-PICTURES = {"labels": LabelPictures, "masks": MaskPictures}  # what a task says of its answers -> what draws them
+# what a task says of its answers -> what draws them
+PICTURES = {"labels": LabelPictures, "masks": MaskPictures, "text": TextSamples}
 
 
 class RunReport(L.Callback):
@@ -38,7 +40,7 @@ class RunReport(L.Callback):
         self._since: float | None = None
         self._loss: Tensor | None = None
         self._batches = 0
-        self._pictures: LabelPictures | MaskPictures | None = None
+        self._pictures: LabelPictures | MaskPictures | TextSamples | None = None
 
     @property
     def samples_per_second(self) -> float:

@@ -74,7 +74,7 @@ def test_what_is_missing_or_something_else_is_told(tmp_path, small):
     assert "git clone https://github.com/Jakobovski" in caught.value.fix and str(tmp_path) in caught.value.fix
     folder = _recordings(tmp_path / "free_spoken_digits")
     (folder / "3_bob_4.wav").unlink()
-    with pytest.raises(DataError, match="found 40 of .* and 39 of"):
+    with pytest.raises(DataError, match=r"found 40 of .* and 39 of"):
         SpokenDigits(tmp_path, val_size=8).prepare_data()
     (folder / "3_bob_4.wav").write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"3_bob_4\.wav is not a readable recording"):
