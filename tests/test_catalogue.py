@@ -346,11 +346,27 @@ def test_the_export_computes_the_same(name, tmp_path):
     _export(_case(name), tmp_path / "model.onnx", (1, 2, 5))
 
 
+def _settle(case, shape):
+    """Norms that know their inputs. With untouched ones the deepest networks blow up: of EfficientNet-V2-M torch itself, in
+    float32 and float64, computes logits that differ by 0.7 of the largest."""
+    norms = [module for module in case.net.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # all of the batch
+    if norms:
+        with torch.no_grad():
+            case.net.train()(case.inputs(8, shape))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    case.net.eval()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_the_export_computes_the_same_at_full_size(name, tmp_path, record_property):
     torch.manual_seed(0)
     case = ROWS.get(_file(name), Row()).case(dlzoo.create_model(name))
+    _settle(case, _published(name))
     record_property("max_rel", _export(case, tmp_path / "model.onnx", (1, 2), _published(name)))  # with --junitxml FILE
 
 
