@@ -166,7 +166,7 @@ def _fast(file, names):
 
 CASES = [case for file, names in _members().items() for case in _fast(file, names)]
 OTHERS = [name for name in MODELS if name not in CASES]
-# one of each file, with the largest images; DLZOO_EVERY_SIZE=1 takes them all, in a quarter of an hour
+# one of each file, with the largest images; DLZOO_EVERY_SIZE=1 takes them all
 LARGEST = [max(names, key=lambda name: _published(name)[-1]) for names in _members().values()]
 LARGE = MODELS if os.environ.get("DLZOO_EVERY_SIZE") else LARGEST
 

@@ -22,30 +22,34 @@ class InMemory(LightningDataModule):
     reads its files.
 
     Args:
-        channels: of the data.
-        num_classes: what the model is built for; must be the data set's.
-        in_channels: likewise.
         batch_size: samples a training batch, over all devices together.
         eval_batch_size: samples a validation or test batch, over all devices together.
         seed: of order and augmentation.
-
-    Raises:
-        ValueError: num_classes or in_channels is not the data set's.
     """
 
     classes: tuple[str, ...]
     edition: str = ""  # how the data found differ from the published ones; known after setup
 
-    def __init__(
-        self, *, channels: int, num_classes: int, in_channels: int, batch_size: int, eval_batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, *, batch_size: int, eval_batch_size: int, seed: int) -> None:
         super().__init__()
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self._splits: Any = None
+
+    def refuse_others(self, channels: int, num_classes: int, in_channels: int) -> None:
+        """Holds what the model is built for against the data.
+
+        Args:
+            channels: of the data.
+            num_classes: of the model.
+            in_channels: likewise.
+
+        Raises:
+            ValueError: they are not the data set's.
+        """
         if num_classes != len(self.classes):
             raise ValueError(f"{type(self).__name__} has {len(self.classes)} classes, and num_classes is {num_classes}")
         if in_channels != channels:
             raise ValueError(f"{type(self).__name__} has {channels} channel(s), and in_channels is {in_channels}")
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self._splits: Any = None
 
     @abstractmethod
     def read(self) -> Any:
@@ -105,16 +109,30 @@ class InMemorySplits(InMemory):
     The test split is only ever given by `test_dataloader` and `test_images`. Arguments as `InMemory`, and:
 
     Args:
+        channels: of the data.
+        num_classes: what the model is built for; must be the data set's.
+        in_channels: likewise.
         val_size: training samples that validate, by a fixed permutation; 0 validates on nothing.
 
     Raises:
-        ValueError: val_size leaves nothing to train on.
+        ValueError: num_classes or in_channels is not the data set's, or val_size leaves nothing to train on.
     """
 
     published: ClassVar[tuple[int, int]]  # samples in the training split (validation included) and in the test split
 
-    def __init__(self, *, val_size: int, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self,
+        *,
+        channels: int,
+        num_classes: int,
+        in_channels: int,
+        batch_size: int,
+        eval_batch_size: int,
+        val_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
+        self.refuse_others(channels, num_classes, in_channels)
         if not 0 <= val_size < self.published[0]:
             raise ValueError(f"val_size must be in [0, {self.published[0]}), got {val_size}")
         self.val_size = val_size

@@ -64,14 +64,8 @@ class InMemoryMasks(InMemory):
         in_channels: int,
         ignore_index: int,
     ) -> None:
-        super().__init__(
-            channels=self.shape[0],
-            num_classes=num_classes,
-            in_channels=in_channels,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-        )
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
+        self.refuse_others(self.shape[0], num_classes, in_channels)
         name = type(self).__name__
         if ignore_index != self.unlabelled:
             raise ValueError(f"{name} labels with {self.unlabelled} what has no label, and ignore_index is {ignore_index}")

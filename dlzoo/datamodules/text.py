@@ -80,7 +80,7 @@ class Text(InMemory):
         ValueError: context, epoch_size or vocab_size is below 1, or val_fraction is not a fraction.
     """
 
-    classes: ClassVar[tuple[str, ...]] = ()  # a text has none, and no channels
+    classes: ClassVar[tuple[str, ...]] = ()  # a text has none
 
     def __init__(
         self,
@@ -96,9 +96,7 @@ class Text(InMemory):
         run_dir: str | Path | None,
         token_dir: str | Path | None = None,
     ) -> None:
-        super().__init__(
-            channels=0, num_classes=0, in_channels=0, batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed
-        )
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
         for name, value in (
             ("context", context),
             ("epoch_size", 1 if epoch_size is None else epoch_size),
