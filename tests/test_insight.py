@@ -1,9 +1,11 @@
 """`dlzoo explain`: each picture is there and none is empty; what can not be done is said in a few lines."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import dlzoo
 from dlzoo import cli, insight
@@ -74,6 +76,20 @@ def test_with_a_picture_of_ones_own_what_needs_data_is_left_out(run, monkeypatch
         insight.explain(run.dir)
     with pytest.raises(ConfigError, match="no layer 'stage'"):
         insight.explain(run.dir, "all", insight.Options(layer="stage"))
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("model=resnet56",), "resnet56, val/loss 0.250"),
+        (("model=resnet56", "model.shortcut=none"), "resnet56, shortcut=none, val/loss 0.250"),
+        (("model=resnet20", "model.shortcut=none"), "plain20, val/loss 0.250"),  # which has a name of its own
+    ],
+    ids=["as it is", "changed", "named"],
+)
+def test_a_landscape_is_called_by_what_was_changed(words, name):
+    config = OmegaConf.to_container(dlzoo.compose(*words), resolve=True)
+    assert insight._model(SimpleNamespace(config=config, summary={"metrics": {"val/loss": 0.25}, "model": "?"})) == name
 
 
 def test_two_runs_beside_each_other(run, say):
