@@ -38,6 +38,8 @@ class Row:
         tokens: whether it reads whole numbers (B, T), the number of which `classes` says, and answers each with one for each.
         pair: whether it reads two of them, a source and a target; here, both are the same.
         heavy: members whose gradients would fill the memory; they are tested without any, for shapes and who gets one.
+        settled: whether the norms see eight images before the export at full size. With untouched ones EfficientNet-V2-M and L
+            blow up: torch's own logits in float32 and float64 differ there by 0.6 of the largest.
     """
 
     fast: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class Row:
     tokens: bool = False
     pair: bool = False
     heavy: tuple[str, ...] = ()
+    settled: bool = False
 
     def case(self, net):
         """The network in evaluation mode, as one of a single input."""
@@ -125,6 +128,7 @@ ROWS = {
             },
         ),
         arguments={"stochastic_depth": 0},
+        settled=True,
     ),
     "vision.attention_cnn": Row(fast=("se_resnet20", "cbam_resnet20", "aa_resnet20"), published=(3, 32, 32)),
     "vision.deeplab": Row(fast=("deeplabv3_resnet18",), input=(3, 64, 64), dense=True),
@@ -347,15 +351,13 @@ def test_the_export_computes_the_same(name, tmp_path):
 
 
 def _settle(case, shape):
-    """Norms that know their inputs. With untouched ones the deepest networks blow up: of EfficientNet-V2-M torch itself, in
-    float32 and float64, computes logits that differ by 0.7 of the largest."""
+    """Norms that know their inputs."""
     norms = [module for module in case.net.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # all of the batch
-    if norms:
-        with torch.no_grad():
-            case.net.train()(case.inputs(8, shape))
+    with torch.no_grad():
+        case.net.train()(case.inputs(8, shape))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     case.net.eval()
@@ -366,7 +368,8 @@ def _settle(case, shape):
 def test_the_export_computes_the_same_at_full_size(name, tmp_path, record_property):
     torch.manual_seed(0)
     case = ROWS.get(_file(name), Row()).case(dlzoo.create_model(name))
-    _settle(case, _published(name))
+    if case.row.settled:
+        _settle(case, _published(name))
     record_property("max_rel", _export(case, tmp_path / "model.onnx", (1, 2), _published(name)))  # with --junitxml FILE
 
 
