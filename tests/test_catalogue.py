@@ -352,14 +352,11 @@ def test_the_export_computes_the_same(name, tmp_path):
 
 def _settle(case, shape):
     """Norms that know their inputs."""
-    norms = [module for module in case.net.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # all of the batch
+    for module in case.net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # all of the batch
     with torch.no_grad():
         case.net.train()(case.inputs(8, shape))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     case.net.eval()
 
 
