@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric, Metric
 
 from dlzoo.data.streams import generator
 from dlzoo.data.token_batches import NOTHING
+from dlzoo.ops.next_token import draw
 from dlzoo.tasks.supervised import Supervised
 
 __all__ = ["BitsPerCharacter", "LanguageModeling", "Perplexity"]
@@ -111,8 +112,7 @@ class LanguageModeling(Supervised):
         window = batch[0][:1]
         drawn = []
         for _ in range(self.sample_length):
-            chances = self.net(window)[0, -1].float().softmax(0)
-            token = torch.multinomial(chances.cpu().double(), 1, generator=random)
+            token = draw(self.net(window)[:, -1].cpu(), random)
             drawn.append(token)
             # of one length throughout: a compiled network is compiled once
             window = torch.cat([window[:, 1:], token[None].to(window.device)], dim=1)
