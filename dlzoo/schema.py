@@ -138,6 +138,12 @@ def _calls(node: Any, key: str) -> Iterator[Fault]:
 # what the run hands over itself, so that a config need not: the task's parts, the trainer's callbacks
 GIVEN_BY_THE_RUN = frozenset({"net", "optimizer", "scheduler", "total_steps", "params"})
 
+# what a task says of the model: one of another kind has no such argument
+OF_A_TASK = {
+    "model.num_classes": "a model that classifies, or the task and data for this one, such as experiment=stdlib_gpt model=NAME",
+    "model.vocab_size": "a language model, such as model=gpt_char",
+}
+
 
 def _check(
     given: Mapping[str, Any], known: Mapping[str, Parameter], prefix: str, owner: str, partial: bool = False
@@ -145,7 +151,7 @@ def _check(
     for name, value in given.items():
         key = f"{prefix}.{name}" if prefix else str(name)
         if name not in known:
-            yield Fault(key, f"{prefix or owner} has no key {name!r}", suggest(str(name), known))
+            yield Fault(key, f"{prefix or owner} has no key {name!r}", suggest(str(name), known) or OF_A_TASK.get(key, ""))
         elif not _type(known[name].annotation)(value):
             hint = suggest(value, _choices(known[name].annotation)) if isinstance(value, str) else ""
             yield Fault(key, f"{key} is {value!r}: expected {in_words(known[name].annotation)}", hint)

@@ -175,6 +175,20 @@ def test_the_classes_of_a_folder_are_counted(data):
         dlzoo.compose("experiment=imagefolder_resnet50", f"data.root={data}/nowhere")
 
 
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (("model=gpt_char",), "the task and data for this one"),
+        (("model=resnet20", "data=stdlib", "task=language_modeling"), "model=gpt_char"),
+    ],
+    ids=["of text", "of pictures"],
+)
+def test_a_model_of_another_kind_than_the_task_is_told_what_to_type(words, fix):
+    with pytest.raises(ConfigError, match="model has no key") as caught:
+        dlzoo.compose(*words)
+    assert fix in caught.value.fix
+
+
 def test_data_that_a_task_is_not_for_name_the_task_that_is():
     with pytest.raises(ConfigError, match="no 'num_classes'") as caught:
         dlzoo.compose("data=tiny_shakespeare")
