@@ -7,21 +7,16 @@ import argparse
 import importlib
 import json
 import os
-import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlzoo import __version__
 from dlzoo.errors import ConfigError, DlzooError, StorageError, polite, suggest
 from dlzoo.memory import is_out_of_memory, out_of_memory
 from dlzoo.signals import Stopped
-
-if TYPE_CHECKING:
-    from dlzoo.rundir import Run
 
 VERBS = {
     "train": "train a model: dlzoo train experiment=cifar10_resnet trainer.max_epochs=6",
@@ -93,23 +88,23 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> None:
-    from dlzoo import jobs, run
+    from dlzoo import ending, jobs, run
 
     jobs.follow_parent()
     finished = run.main(arguments)
     if finished is not None:
-        _panel(finished)
+        ending.show(finished)
 
 
 def _resume(arguments: list[str]) -> None:
-    from dlzoo import resume, run
+    from dlzoo import ending, resume, run
 
     parser = _parser("resume")
     parser.usage = "dlzoo resume [RUN] [key=value ...] [--dir FOLDER]"
     parser.add_argument("--dir", default="runs", help="where the latest unfinished run is looked for, if RUN is left out")
     named = arguments[0] if arguments and "=" not in arguments[0] and not arguments[0].startswith("-") else None
     args = _parse(parser, arguments[1:] if named else arguments)
-    _panel(run.go_on(resume.chosen(named, Path(args.dir)), args.overrides))
+    ending.show(run.go_on(resume.chosen(named, Path(args.dir)), args.overrides))
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -234,58 +229,6 @@ def _doctor(arguments: list[str]) -> None:
 
 
 # --- the screen
-
-
-def _panel(run: "Run") -> None:
-    """The last thing on the screen: the result, and the commands that go on from it, ready to copy."""
-    from rich.box import HORIZONTALS  # no sides: what is in it can be copied line by line
-    from rich.console import Console
-    from rich.panel import Panel
-    from rich.text import Text
-
-    from dlzoo import launch
-    from dlzoo.rundir import dlzoo_command, further
-    from dlzoo.targets import flags
-
-    if launch.global_rank():  # one of several processes speaks
-        return
-    summary, config, me = run.summary, run.config, dlzoo_command()
-    metrics = summary["metrics"]
-    shown = [
-        name
-        for name in (
-            *("test/miou", "test/acc", "test/acc_top5", "test/loss", "test/ppl", "test/bpc"),
-            *("val/miou", "val/acc", "val/loss"),
-        )
-        if name in metrics
-    ]
-    lines = ["  ".join(f"{name} {metrics[name]:.4f}" for name in shown) or "no metrics"]
-    seconds, speed = summary["training_seconds"], summary["samples_per_second"]
-    if seconds:
-        lines.append(
-            f"{seconds:.1f} s of training, {speed:,.0f} samples/s, {summary['epochs']} epochs, {summary['steps']:,} steps"
-        )
-    if summary["edition"]:
-        lines.append(f"data: {summary['edition']}")
-    where = shlex.quote(str(run.dir))
-    examples = [run.dir / f"example.{ending}" for ending in ("png", "wav") if (run.dir / f"example.{ending}").is_file()]
-    picture = shlex.quote(str(examples[0])) if examples else "FILE"
-    allow = "".join(f" {word}" for word in flags())
-    lines += [
-        "",
-        f"resume    {me} resume {where} {further(config['trainer'])}{allow}",
-        f"evaluate  {me} evaluate {where}{allow}",
-    ]
-    if summary["classes"]:
-        lines += [f"predict   {me} predict {where} {picture}{allow}", f"export    {me} export {where}{allow}"]
-    console = Console(highlight=False)
-    if console.is_terminal:
-        text = Text("\n".join(lines), no_wrap=True, overflow="ignore")
-        # a box no narrower than its commands: a wrapped command can not be copied
-        width = max(console.width, max(map(len, lines)) + 4)
-        console.print(Panel(text, title=str(run.dir), box=HORIZONTALS, expand=False), width=width, crop=False)
-    else:
-        print("\n".join([f"-- {run.dir}", *lines]), flush=True)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> None:
