@@ -92,9 +92,11 @@ MAY = {
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
     "doctor": {"data", "redact", "rundir", "zoo"},
+    "ending": {"launch", "rundir", "targets"},
     "cli": {
         "consolidate",
         "doctor",
+        "ending",
         "errors",
         "jobs",
         "launch",
