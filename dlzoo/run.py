@@ -167,12 +167,12 @@ def build(config: dict[str, Any]) -> tuple["L.LightningModule", "L.LightningData
     trainer_node = dict(config["trainer"])
     trainer_node["precision"] = precision(trainer_node)
     if (
-        str(trainer_node["precision"]).endswith("-mixed")
+        str(trainer_node["precision"]).startswith("16")
         and trainer_node["gradient_clip_val"]
         and config["optimizer"].get("fused")
     ):
         # a fused optimizer unscales the gradients itself, after they would have been clipped
-        log.info("optimizer.fused is off: in %s the gradients are clipped before the update", trainer_node["precision"])
+        log.info("optimizer.fused is off: in fp16 the gradients are clipped before the update")
         config = {**config, "optimizer": {**config["optimizer"], "fused": False}}
     data = zoo.build(config["data"])
     net = zoo.build(zoo.without_published(config["model"]) if config["ckpt_path"] else config["model"])

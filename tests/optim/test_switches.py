@@ -145,6 +145,19 @@ def test_the_clipped_gradient_is_the_unscaled_one():
     assert seen[1::2] == pytest.approx([0.01] * 3, rel=1e-2)
 
 
+def test_a_fused_optimizer_in_bf16_takes_clipped_gradients(tmp_path):
+    """Lightning refuses the pair, for the sake of fp16: here the kernel makes no difference, and the bound does."""
+    words = ("model=mlp", "optimizer=adamw", "trainer.precision=bf16-mixed", "trainer.max_epochs=1", "test=false")
+    runs = {}
+    for name, fused, bound in (("fused", True, 0.01), ("plain", False, 0.01), ("free", True, "null")):
+        more = (f"optimizer.fused={fused}", f"trainer.gradient_clip_val={bound}", "optimizer.eps=1e-2")
+        runs[name] = _content(_train(tmp_path / name, *words, *more))["state_dict"]
+    for name, weight in runs["fused"].items():
+        torch.testing.assert_close(weight, runs["plain"][name], rtol=1e-4, atol=1e-6)
+    # Adam's step is as long for gradients of any size, but for its eps
+    assert any(not torch.allclose(weight, runs["free"][name], rtol=1e-2) for name, weight in runs["fused"].items())
+
+
 def _norm(tensors):
     return torch.stack([tensor.norm() for tensor in tensors]).norm().item()
 
