@@ -91,10 +91,12 @@ MAY = {
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
+    "ending": {"launch", "rundir", "targets"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "cli": {
         "consolidate",
         "doctor",
+        "ending",
         "errors",
         "jobs",
         "launch",
