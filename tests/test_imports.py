@@ -91,6 +91,7 @@ MAY = {
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
+    "generate": {"data", "ending", "errors", "nn", "ops", "rundir", "verbs"},
     "ending": {"launch", "rundir", "targets"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "cli": {
