@@ -5,6 +5,7 @@ The same network gives the same bytes.
 """
 
 import importlib
+import inspect
 import io
 import json
 import logging
@@ -142,7 +143,9 @@ def _trace(
                 net,
                 given,
                 dynamo=True,
-                dynamic_shapes=tuple({axis: sizes[word] for axis, word in free.get(key, {}).items()} for key in examples),
+                dynamic_shapes=_as_given(
+                    net, [{axis: sizes[word] for axis, word in free.get(key, {}).items()} for key in examples]
+                ),
                 input_names=list(examples),
                 output_names=list(outputs),
                 verbose=False,
@@ -161,7 +164,21 @@ def _trace(
                     f"{name} cannot be exported to ONNX: its forward works for a single {size}",
                     fix=f"take the {size} from x.shape[{axis}], with no number or buffer of that size in the model",
                 )
+    for put in model.graph.output:
+        for size in put.type.tensor_type.shape.dim:
+            parts = size.dim_param.split(" + ")
+            if set(parts) <= sizes.keys():  # the exporter writes a sum in either order
+                size.dim_param = " + ".join(sorted(parts))
     return model
+
+
+def _as_given(net: nn.Module, shapes: list[Any]) -> tuple[Any, ...]:
+    """One entry an argument of `forward`; those that *args takes are one argument to the exporter."""
+    kinds = [parameter.kind for parameter in inspect.signature(net.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    alone = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return *shapes[:alone], tuple(shapes[alone:])
 
 
 def _strip(model: "ModelProto") -> None:
