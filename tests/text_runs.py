@@ -5,21 +5,19 @@ from pathlib import Path
 
 import torch
 import yaml
+from omegaconf import OmegaConf
 
+import dlzoo
 from dlzoo import zoo
 from dlzoo.data.tokenizers import BYTES, BytePairs, Characters, Tokenizer
 
 AT = {byte: token for token, byte in enumerate(BYTES)}
 TEXT = "abcdefghij .\né"
 MODELS = {
-    "gpt": {
-        "_target_": "dlzoo.models.language.gpt.gpt_char",
-        "context": 16,
-    },
-    "llama": {"_target_": "dlzoo.models.language.llama.llama_tiny", "context": 16},
-    "lstm": {"_target_": "dlzoo.models.sequence.char_rnn.char_lstm", "width": 16},
-    "gru": {"_target_": "dlzoo.models.sequence.char_rnn.char_gru", "width": 16, "layers": 1},
-    "rnn": {"_target_": "dlzoo.models.sequence.char_rnn.char_rnn", "width": 16},
+    "gpt": ["model=gpt_char", "model.context=16"],
+    "lstm": ["model=char_lstm", "model.width=16"],
+    "gru": ["model=char_gru", "model.width=16", "model.layers=1"],
+    "rnn": ["model=char_rnn", "model.width=16"],
 }
 
 
@@ -33,9 +31,16 @@ def text_run(folder: Path, model: str, tokenizer: Tokenizer | None = None, sprea
         spread: of the random weights; so large that what is written depends on what was read.
     """
     tokenizer = tokenizer or Characters(TEXT)
-    node = MODELS[model] | {"vocab_size": tokenizer.vocab_size}
+    words = ["data=text_files", "task=language_modeling", *MODELS[model], f"data.tokenizer={tokenizer.kind}"]
+    words += [
+        f"data.vocab_size={tokenizer.vocab_size}",
+        "data.context=16",
+        "data.test_fraction=0.5",
+        f"data.root={folder}/text",
+    ]
+    config = OmegaConf.to_container(dlzoo.compose(*words, f"run_dir={folder}", f"name=text_{model}"), resolve=True)
     torch.manual_seed(1)
-    net = zoo.build(node)
+    net = zoo.build(config["model"])
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             parameter.normal_(mean=1.0 if "norm" in name else 0.0, std=3.0 if "positions" in name else spread)
@@ -43,11 +48,9 @@ def text_run(folder: Path, model: str, tokenizer: Tokenizer | None = None, sprea
                 parameter.copy_(torch.nn.functional.normalize(parameter, dim=-1) if parameter.ndim == 2 else 0 * parameter)
     (folder / "checkpoints").mkdir(parents=True)
     tokenizer.save(folder / "tokenizer.json")
-    torch.save(
-        {"state_dict": {f"net.{name}": value for name, value in net.state_dict().items()}}, folder / "checkpoints/best.ckpt"
-    )
-    data = {"_target_": "dlzoo.datamodules.text_files.TextFiles", "root": str(folder / "nothing"), "context": 16}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"name": f"text_{model}", "model": node, "data": data}))
+    weights = {f"net.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": weights}, folder / "checkpoints" / "best.ckpt")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     how = {"kind": "text", "context": 16, "vocab_size": tokenizer.vocab_size, "tokenizer": "tokenizer.json"}
     summary = {"name": f"text_{model}", "model": model, "answers": "text", "classes": [], "preprocess": how, "edition": ""}
     (folder / "summary.json").write_text(json.dumps(summary))

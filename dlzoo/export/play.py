@@ -1,6 +1,7 @@
 """Writes with exported files alone: numpy and onnxruntime, no torch. The example of how such files are used.
 
-    python -m dlzoo.export.play RUN/export "ROMEO:" --tokens 200
+    python -m dlzoo.export.play RUN/export "ROMEO:" --tokens 200      goes on, with a language model
+    python -m dlzoo.export.play RUN/export "Ein Hund schläft."         translates, with a translator
 
 This file imports nothing of dlzoo, so that it can be copied beside the .onnx files.
 """
@@ -101,6 +102,8 @@ class Translator:
         self.encoder, self.step = (_session(Path(folder) / f"{name}.onnx") for name in ("encoder", "step"))
         stored = self.step.get_modelmeta().custom_metadata_map
         self.begin, self.end = (json.loads(stored[name]) for name in ("begin", "end"))
+        self.specials = json.loads(stored.get("specials", "0"))  # tokens below those of the text
+        self.source, self.target = (Tokens(json.loads(stored[f"{name}_tokenizer"])) for name in ("source", "target"))
         self.names = [put.name for put in self.encoder.get_outputs()]
         self.taken = {put.name for put in self.step.get_inputs()}
         self.changed = [put.name.removeprefix("next_") for put in self.step.get_outputs()[1:]]
@@ -121,6 +124,12 @@ class Translator:
             if all(row[-1] == self.end for row in written):
                 break
         return written
+
+    def translate(self, sentence: str, count: int = 100) -> str:
+        """One sentence."""
+        read = [token + self.specials for token in self.source.encode(f" {sentence.strip()}")]
+        (written,) = self.write(np.array([[*read, self.end]], dtype=np.int64), count)
+        return self.target.decode([token - self.specials for token in written if token >= self.specials]).strip()
 
 
 class Tokens:
@@ -174,14 +183,19 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def main() -> None:
-    """Writes on from a prompt."""
+    """Writes on from a prompt, or translates it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", help="where step.onnx or model.onnx lies")
+    parser.add_argument("folder", help="where the .onnx files lie")
     parser.add_argument("prompt")
     parser.add_argument("--tokens", type=int, default=200, metavar="N", help="to write (200)")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 takes the likeliest (0)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="X", help="0 takes the likeliest; for language models (0)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (0)")
     args = parser.parse_args()
+    if (Path(args.folder) / "encoder.onnx").is_file():
+        sys.stdout.write(Translator(args.folder).translate(args.prompt, args.tokens) + "\n")
+        return
     model = LanguageModel(args.folder)
     pick = drawn(args.temperature, args.seed) if args.temperature else best
     new = list(model.write(model.tokens.encode(args.prompt), args.tokens, pick))

@@ -91,8 +91,10 @@ def test_a_translator_as_files(name, tmp_path):
     for row, length in enumerate((9, 9, 7, 4, 1, 8)):
         sources[row, length:] = 0
     targets = torch.randint(3, V, (6, 6), generator=numbers)
+    read, written = Characters("abcdefg "), Characters("abcdefghi ")
+    metadata = {"begin": 1, "end": 2, "specials": 3, "source_tokenizer": read.as_dict(), "target_tokenizer": written.as_dict()}
     for graph in translation_graphs(net, sources, targets):
-        report = write_graph(graph, tmp_path / f"{graph.name}.onnx", {"begin": 1, "end": 2})
+        report = write_graph(graph, tmp_path / f"{graph.name}.onnx", metadata)
         assert report.max_rel < 1e-5
     found = ends(tmp_path / "step.onnx")
     assert found["token"] == ["batch"] and found["logits"] == ["batch", V]
@@ -104,6 +106,9 @@ def test_a_translator_as_files(name, tmp_path):
         theirs = greedy_search(net.step, net.encode(rows), first, 2, 20)
         expected = [row[: int(n)] for row, n in zip(theirs.tokens[:, 0].tolist(), theirs.lengths[:, 0], strict=True)]
         assert translator.write(rows.numpy(), 20) == expected
+    given = [*(3 + read.encode(" abc")), 2]
+    (said,) = translator.write(np.array([given]), 20)
+    assert translator.translate("abc ", 20) == written.decode(token - 3 for token in said if token > 2).strip()
 
 
 def test_a_draw_follows_its_shares():
