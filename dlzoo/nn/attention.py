@@ -20,6 +20,7 @@ from torch import Tensor, nn
 __all__ = ["MultiHeadAttention", "attend", "attention_weights"]
 
 PLAIN = 512  # keys; up to here the plain way is the faster one on a CPU in bfloat16, from 1024 on the fused kernel is
+PLAIN_CAUSAL = 128  # keys; the same for a causal mask where no gradient is wanted
 
 Rotate = Callable[[Tensor], Tensor]
 Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -42,7 +43,8 @@ def attend(
     Shape:
         query (B, h, T, d), key and value (B, g, S, d), mask (T, S) or more that broadcasts to (B, h, T, S) -> (B, h, T, d).
     """
-    if _plain_is_faster(query, key):
+    whole = mask is None and causal and bool(query.shape[2] == key.shape[2])  # what the kernel calls causal
+    if _plain_is_faster(query, key, whole):
         weights = F.dropout(attention_weights(query, key, mask, causal), dropout)
         return weights @ _for_all_heads(value, query)
     groups, questions = query.shape[1] // key.shape[1], query.shape[2]
@@ -50,7 +52,6 @@ def attend(
         # the heads of a group become the questions of one: the keys of all that was generated are not copied for each
         grouped = query.reshape(query.shape[0], key.shape[1], groups, query.shape[3])
         return F.scaled_dot_product_attention(grouped, key, value, mask, dropout).reshape(query.shape)
-    whole = mask is None and causal and bool(questions == key.shape[2])  # what the kernel calls causal
     if not whole:
         mask = _visible(mask, causal, questions, key.shape[2], query.device)
     key, value = _for_all_heads(key, query), _for_all_heads(value, query)
@@ -158,9 +159,13 @@ class MultiHeadAttention(nn.Module):
         return self.proj(y.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
-def _plain_is_faster(query: Tensor, key: Tensor) -> bool:
-    small = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    return small and not torch.compiler.is_exporting() and key.shape[2] <= PLAIN
+def _plain_is_faster(query: Tensor, key: Tensor, whole: bool) -> bool:
+    small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.compiler.is_exporting()
+    if not small or key.shape[2] > PLAIN:
+        return False
+    # of a causal mask the kernel leaves half of the work out; only its way back is slow
+    trains = torch.is_grad_enabled() and query.requires_grad
+    return trains or not whole or bool(key.shape[2] <= PLAIN_CAUSAL)
 
 
 def _for_all_heads(key: Tensor, query: Tensor) -> Tensor:
