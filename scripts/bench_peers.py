@@ -88,8 +88,8 @@ def transformers_gpt(ours: Any, context: int) -> Any:
 
     width, depth, heads = ours.norm.weight.numel(), len(ours.blocks), ours.blocks[0].attention.heads
     vocabulary = len(ours.tokens.weight)
-    config = GPT2Config(n_layer=depth, n_head=heads, n_embd=width, n_positions=context, vocab_size=vocabulary)
-    config.bos_token_id = config.eos_token_id = config.pad_token_id = None
+    sizes = {"n_layer": depth, "n_head": heads, "n_embd": width, "n_positions": context, "vocab_size": vocabulary}
+    config = GPT2Config(**sizes, bos_token_id=None, eos_token_id=None, pad_token_id=None)  # no token ends a text
     net = GPT2LMHeadModel(config).eval()
     layers = [
         part for h in net.transformer.h for part in (h.ln_1, h.ln_2, h.attn.c_attn, h.attn.c_proj, h.mlp.c_fc, h.mlp.c_proj)
