@@ -43,6 +43,8 @@ def attend(
     Shape:
         query (B, h, T, d), key and value (B, g, S, d), mask (T, S) or more that broadcasts to (B, h, T, S) -> (B, h, T, d).
     """
+    if causal and not torch.compiler.is_exporting() and query.shape[2] == 1:
+        causal = False  # the last place sees all: no mask is made for each token that is generated
     whole = mask is None and causal and bool(query.shape[2] == key.shape[2])  # what the kernel calls causal
     if _plain_is_faster(query, key, whole):
         weights = F.dropout(attention_weights(query, key, mask, causal), dropout)
@@ -113,13 +115,15 @@ class MultiHeadAttention(nn.Module):
         """Questions of x (B, h, T, d); keys and values of the memory, or else of x: (B, g, S, d)."""
         width, d = x.shape[-1], x.shape[-1] // self.heads
         if memory is None:
-            q, kv = self.qkv(x).split([width, 2 * self.kv_heads * d], -1)
+            # one view of all heads: the keys' come after the questions', the values' after the keys'
+            heads = self.qkv(x).view(x.shape[0], x.shape[1], -1, d).transpose(1, 2)  # (B, h + 2 g, T, d)
+            q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], 1)
         else:
             bias = self.qkv.bias
             q = F.linear(x, self.qkv.weight[:width], None if bias is None else bias[:width])
             kv = F.linear(memory, self.qkv.weight[width:], None if bias is None else bias[width:])
-        q = q.unflatten(-1, (self.heads, d)).transpose(1, 2)
-        k, v = kv.unflatten(-1, (2, self.kv_heads, d)).transpose(1, 3).unbind(2)
+            q = q.unflatten(-1, (self.heads, d)).transpose(1, 2)
+            k, v = kv.unflatten(-1, (2, self.kv_heads, d)).transpose(1, 3).unbind(2)
         return (q, k, v) if rotate is None else (rotate(q), rotate(k), v)
 
     def weights(
