@@ -7,11 +7,13 @@ import argparse
 import importlib
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dlzoo import __version__
 from dlzoo.errors import ConfigError, DlzooError, StorageError, polite, suggest
@@ -23,6 +25,7 @@ VERBS = {
     "resume": "go on with a run, the latest unfinished one if none is named: dlzoo resume [RUN] [key=value ...]",
     "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
+    "generate": 'write on from a prompt with a language model: dlzoo generate RUN "PROMPT" [--greedy] [--samples N]',
     "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|features|landscape|...] [--picture FILE]",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
     "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
@@ -31,7 +34,8 @@ VERBS = {
     "list": "what there is: dlzoo list models|experiments|data|runs|... [PATTERN]",
     "doctor": "what this machine has: a block to paste into an issue",
 }
-HOMES = {"explain": "dlzoo.insight", "sweep": "dlzoo.sweep", "tune": "dlzoo.tune"}  # verbs that are files of their own
+# verbs that are files of their own
+HOMES = {"explain": "dlzoo.insight", "generate": "dlzoo.generate", "sweep": "dlzoo.sweep", "tune": "dlzoo.tune"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,6 +161,9 @@ def _export(arguments: list[str]) -> None:
     parser.add_argument("--last", action="store_true", help="the last weights, not the best")
     args = _parse(parser, arguments)
     path, report = verbs.export(args.run, "last" if args.last else "best", args.overrides)
+    if "files" in report:
+        _exported_texts(path, report)
+        return
     first, rest = report["batches"][: len(verbs.CHECKED_BATCHES)], report["batches"][len(verbs.CHECKED_BATCHES) :]
     count = sum(batch["batch_size"] for batch in rest)
     every = {
@@ -176,6 +183,17 @@ def _export(arguments: list[str]) -> None:
     if sizes := report.get("sizes"):
         print("of " + ", ".join(f"{size} pixels: relative {value:.2e}" for size, value in sizes.items()))
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), compared with torch on {report['pictures']}")
+
+
+def _exported_texts(path: Path, report: dict[str, Any]) -> None:
+    rows = []
+    for name, found in report["files"].items():
+        file = path.with_name(name)
+        size = f"{file.stat().st_size / 1e6:.1f} MB"
+        rows.append([str(file), size, f"{found['max_abs']:.2e}", f"{found['max_rel']:.2e}", f"{found['top1']:.2%}"])
+    _table(["file", "size", "largest difference", "relative", "same token"], rows)
+    print(f"compared with torch on {report['texts']}; {report['same_tokens']} greedy tokens of onnxruntime are torch's")
+    print(f'to try: {Path(sys.executable).name} -m dlzoo.export.play {shlex.quote(str(path.parent))} "PROMPT"')
 
 
 def _consolidate(arguments: list[str]) -> None:

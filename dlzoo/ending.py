@@ -9,7 +9,7 @@ from dlzoo.targets import flags
 __all__ = ["show"]
 
 # the verbs that come next, by how a run's network answers
-NEXT = {"labels": ("predict", "export"), "masks": ("predict", "export")}
+NEXT = {"labels": ("predict", "export"), "masks": ("predict", "export"), "text": ("generate", "export")}
 # the metrics that are shown, the most telling first
 SHOWN = ("test/miou", "test/acc", "test/acc_top5", "test/loss", "test/ppl", "test/bpc", "val/miou", "val/acc", "val/loss")
 
@@ -36,7 +36,7 @@ def show(run: Run) -> None:
         lines.append(f"data: {summary['edition']}")
     where = shlex.quote(str(run.dir))
     examples = [run.dir / f"example.{ending}" for ending in ("png", "wav") if (run.dir / f"example.{ending}").is_file()]
-    given = {"predict": f" {shlex.quote(str(examples[0]))}" if examples else " FILE"}
+    given = {"predict": f" {shlex.quote(str(examples[0]))}" if examples else " FILE", "generate": ' "The "'}
     allow = "".join(f" {word}" for word in flags())
     lines += [
         "",

@@ -159,7 +159,11 @@ def _kind(run: Run) -> str:
     """What a run was trained on: pictures, unless its preprocessing says otherwise."""
     kind = run.summary["preprocess"].get("kind", "image")
     if kind not in ENDINGS:
-        raise ConfigError(f"the run is of {kind}, and this takes pictures or recordings", where=str(run.dir))
+        from dlzoo.ending import NEXT
+
+        verb = NEXT.get(run.summary.get("answers", ""), ("",))[0]
+        fix = f"dlzoo {verb} {run.dir}" if verb else ""
+        raise ConfigError(f"the run is of {kind}, and this takes pictures or recordings", where=str(run.dir), fix=fix)
     return kind
 
 
@@ -168,7 +172,8 @@ def export(run: str | Path, which: str = "best", overrides: list[str] | None = N
 
     Real test pictures where the data set is at hand, noise where not. One of recordings takes any length, one that gives
     masks any height and width, and each is compared at others too. The file appears only when it computes the same;
-    model.onnx.json beside it holds the differences, classes and preprocessing.
+    model.onnx.json beside it holds the differences, classes and preprocessing. A run of texts gives two files: see
+    `dlzoo.text_export`.
 
     Args:
         run: its directory, or one of its checkpoints.
@@ -186,6 +191,11 @@ def export(run: str | Path, which: str = "best", overrides: list[str] | None = N
     from dlzoo.export.verify import verify_onnx
 
     found = rundir.find(run)
+    if (answers := found.summary.get("answers")) in ("text", "translation"):
+        from dlzoo import text_export
+
+        write = text_export.export_language_model if answers == "text" else text_export.export_translator
+        return write(found, load(run, which), overrides or [])
     net, summary = load(run, which), found.summary
     images, kind = _test_pictures(found, overrides or [])
     folder = found.dir / "export"

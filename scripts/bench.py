@@ -1,14 +1,14 @@
 """dlzoo's speed beside what one would run instead, each figure with the bound that it has to keep.
 
-    python scripts/bench.py                     every goal, but for the compiled network
+    python scripts/bench.py                     every goal, but for the compiled networks
     python scripts/bench.py G4 G10 --repeats 7  some of them
-    python scripts/bench.py G8 --compile        torch.compile too: minutes when its cache is cold
+    python scripts/bench.py G1 G8 --compile     torch.compile too: minutes when its cache is cold
 
 Contenders take turns in one process on one thread. What counts is the processor time of the process, or of the processes that
 it starts, and its median over the rounds: a busy neighbour does not count, but it takes cache and clock, so that beside one the
 ratios hold and the bounds in seconds (the overhead of G4, and G10 to G12) may not. The exit code is 1 if a bound is missed.
-G2 and lstm are whole trainings, of one seed a round, three at least, and need tiny Shakespeare in DLZOO_DATA.
-G6, G7 and G13 need torchvision, timm and onnxruntime, and some minutes; G5, G8, G9 and engine need CIFAR-10 in DLZOO_DATA.
+G2 and lstm are whole trainings, of one seed a round, three at least, and need tiny Shakespeare in DLZOO_DATA; G3 and G17 need
+transformers; G6, G7 and G13 need torchvision, timm and onnxruntime, and some minutes; G5, G8, G9 and engine need CIFAR-10 there.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import bench_data
+import bench_language
 import bench_overhead
 import bench_recipes
 import bench_startup
@@ -30,8 +31,10 @@ from bench_timing import Row, table
 
 def main() -> int:
     goals: dict[str, Callable[..., Iterator[Row]]] = {
+        "G1": bench_language.goal_1,
         "G2": bench_recipes.goal_2,
         "lstm": bench_recipes.lstm,
+        "G3": bench_language.goal_3,
         "G4": bench_overhead.goal_4,
         "G5": bench_training.goal_5,
         "G6": bench_vision.goal_6,
@@ -43,11 +46,16 @@ def main() -> int:
         "G11": bench_startup.goal_11,
         "G12": bench_startup.goal_12,
         "G13": bench_vision.goal_13,
+        "G15": bench_language.goal_15,
+        "G16": bench_language.goal_16,
+        "G17": bench_language.goal_17,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("goals", nargs="*", metavar="GOAL", help=f"{', '.join(goals)}; all of them if left out")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds (5)")
-    parser.add_argument("--compile", action="store_true", help="G8 with torch.compile too: minutes when its cache is cold")
+    parser.add_argument(
+        "--compile", action="store_true", help="G1 and G8 with torch.compile too: minutes when its cache is cold"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the rows and the machine as JSON")
     args = parser.parse_args()
     if unknown := set(args.goals) - set(goals):
@@ -55,7 +63,7 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: spinning threads on a shared machine measure the neighbours
     rows = []
     for goal in args.goals or goals:
-        options = {"compiled": args.compile} if goal == "G8" else {}
+        options = {"compiled": args.compile} if goal in ("G1", "G8") else {}
         for row in goals[goal](args.repeats, **options):
             rows.append(row)
             print("  ".join(cell for cell in row.cells() if cell), flush=True)

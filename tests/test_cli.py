@@ -64,6 +64,7 @@ def say(capsys, monkeypatch, tmp_path):
         (["evaluate", "runs/nothing"], 2, ["not the directory of a run"]),
         (["resume", "runs/nothing"], 2, ["not the directory of a run"]),
         (["predict", "runs/nothing", "x.png"], 2, ["not the directory of a run"]),
+        (["generate", "runs/nothing", "x"], 2, ["not the directory of a run"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and isinstance(value[0], str) else str(value),
 )

@@ -303,9 +303,9 @@ def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
     if "vocab_size" in composed.data:
         assert run.metrics["test/ppl"] == pytest.approx(np.exp(run.metrics["test/loss"]), rel=1e-4)
         assert {"samples.txt", "batch.txt", "curves.png", "tokenizer.json"} <= {path.name for path in run.dir.iterdir()}
-        for verb in (verbs.export, lambda run: verbs.predict(run, ROOT)):
-            with pytest.raises(ConfigError, match="the run is of text"):
-                verb(run.dir)
+        with pytest.raises(ConfigError, match="the run is of text") as caught:
+            verbs.predict(run.dir, ROOT)
+        assert caught.value.fix == f"dlzoo generate {run.dir}"
         return
     assert 0 <= run.metrics["test/acc"] <= 1
     example = "example.wav" if name.startswith("sp") else "example.png"

@@ -50,7 +50,8 @@ MAY = {
     "resume": {"checkpoints", "errors", "launch", "rundir", "slurm"},
     "signals": set(),
     "slurm": set(),
-    "verbs": {"checkpoints", "config", "errors", "rundir", "run", "zoo", "export", "data", "plots"},
+    "text_export": {"config", "data", "errors", "export", "nn", "ops", "rundir", "zoo"},
+    "verbs": {"checkpoints", "config", "ending", "errors", "text_export", "rundir", "run", "zoo", "export", "data", "plots"},
     "mistakes": {"errors", "schema", "zoo"},
     "config": {"errors", "mistakes", "redact", "rundir", "schema", "targets", "zoo", "data"},
     "run": {
@@ -91,6 +92,8 @@ MAY = {
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
+    "generate": {"data", "ending", "errors", "nn", "ops", "rundir", "verbs"},
+    "ending": {"launch", "rundir", "targets"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "ending": {"launch", "rundir", "targets"},
     "cli": {

@@ -143,6 +143,8 @@ def test_the_right_name_is_the_first_that_is_told(typos):
         (["train", "--mulitrun", "seed=1,2"], "--multirun"),
         (["train", "--config-dri", "x"], "--config-dir"),
         (["export", "x", "--lasst"], "--last"),
+        (["generaet", "x"], "generate"),
+        (["generate", "x", "y", "--temprature", "1"], "--temperature"),
     ],
     ids=" ".join,
 )

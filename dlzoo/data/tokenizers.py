@@ -65,6 +65,10 @@ class Tokenizer(ABC):
         """The text of some tokens; what is no whole character becomes U+FFFD."""
 
     @abstractmethod
+    def piece(self, token: int) -> bytes:
+        """What one token adds to the UTF-8 of a text; it may be a part of a character."""
+
+    @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """Plain values that `load_tokenizer` makes it of again."""
 
@@ -120,6 +124,9 @@ class Characters(Tokenizer):
     def decode(self, tokens: Iterable[int]) -> str:
         known = self.alphabet + _UNKNOWN * self.unknown
         return "".join(known[int(token)] for token in tokens)
+
+    def piece(self, token: int) -> bytes:
+        return self.decode([token]).encode("utf-8", "replace")
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "alphabet": self.alphabet, "unknown": self.unknown}
@@ -194,6 +201,9 @@ class BytePairs(Tokenizer):
 
     def decode(self, tokens: Iterable[int]) -> str:
         return b"".join(self.pieces[int(token)] for token in tokens).decode("utf-8", errors="replace")
+
+    def piece(self, token: int) -> bytes:
+        return self.pieces[token]
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "merges": [list(pair) for pair in self.merges]}

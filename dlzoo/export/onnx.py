@@ -5,11 +5,12 @@ The same network gives the same bytes.
 """
 
 import importlib
+import inspect
 import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -24,7 +25,7 @@ from dlzoo.export.inference import inference
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto
 
-__all__ = ["export_onnx", "require"]
+__all__ = ["export_graph", "export_onnx", "require"]
 
 SINGLE_FILE_LIMIT = 2**31  # bytes; a protobuf message cannot be longer
 
@@ -39,7 +40,7 @@ def export_onnx(
     input_name: str = "images",
     output_name: str = "logits",
 ) -> None:
-    """Writes `net`, as it computes in evaluation mode, to `path`; `net` itself comes back unchanged.
+    """Writes a network of one input and one output, as it computes in evaluation mode, to `path`; `net` comes back unchanged.
 
     Args:
         net: one tensor in, one tensor out; its first dimension is the batch.
@@ -52,6 +53,35 @@ def export_onnx(
 
     Shape:
         example: (1, ...), for images (1, C, H, W).
+
+    Raises:
+        as `export_graph`.
+    """
+    # Two samples: the tracer takes a size of one for a constant.
+    pair = torch.cat([example.detach()[:1]] * 2)
+    export_graph(net, {input_name: pair}, [output_name], path, metadata=metadata, free={input_name: {0: "batch", **free}})
+
+
+def export_graph(
+    net: nn.Module,
+    examples: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    metadata: Mapping[str, Any],
+    free: Mapping[str, Mapping[int, str]],
+    empty: Collection[str] = (),
+) -> None:
+    """Writes a network of several inputs and outputs, as it computes in evaluation mode; `net` comes back unchanged.
+
+    Args:
+        net: as many tensors in, in this order, and as many out.
+        examples: the inputs by name, of the shapes and types that the file shall take. A size that stays free is two at least.
+        outputs: the names of the outputs.
+        path: the file, written in one go. Check it (verify_onnx) before it takes the name that people look for.
+        metadata: what a user of the file needs, by name. A string is stored as it is, any other value as JSON.
+        free: of each input the dimensions that stay free, with a name for each; one name is one size.
+        empty: those names whose size may be 0.
 
     Raises:
         ConfigError: a package is missing, or the network cannot be written as a graph or in a single file.
@@ -67,7 +97,7 @@ def export_onnx(
         )
     with _quiet():
         onnx, _ = require("onnx", "onnxscript")
-        model = _trace(net, example, {0: "batch", **free}, input_name, output_name)
+        model = _trace(net, examples, outputs, free, empty)
         _strip(model)
         for name, text in texts.items():
             model.metadata_props.add(key=name, value=text)
@@ -91,24 +121,33 @@ def require(*packages: str) -> list[ModuleType]:
         ) from error
 
 
-def _trace(net: nn.Module, example: Tensor, free: Mapping[int, str], input_name: str, output_name: str) -> "ModelProto":
+def _trace(
+    net: nn.Module,
+    examples: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    free: Mapping[str, Mapping[int, str]],
+    empty: Collection[str],
+) -> "ModelProto":
     """The graph of `net`, as torch's exporter makes it."""
     name = type(net).__name__
-    device = next((parameter.device for parameter in net.parameters()), example.device)
-    # Two samples: the tracer takes a size of one for a constant.
-    pair = torch.cat([example.detach()[:1].to(device)] * 2)
+    device = next((parameter.device for parameter in net.parameters()), None)
+    given = tuple(example.detach() if device is None else example.detach().to(device) for example in examples.values())
+    words = dict.fromkeys(word for axes in free.values() for word in axes.values())
+    sizes = {word: torch.export.Dim(word, min=0) if word in empty else torch.export.Dim(word) for word in words}
     with inference(net):
-        output = net(pair)
-        if not isinstance(output, Tensor):
-            raise ConfigError(f"{name} returns {type(output).__name__}; only a network that returns one tensor is exported")
+        found = net(*given)
+        if len(outputs) == 1 and not isinstance(found, Tensor):
+            raise ConfigError(f"{name} returns {type(found).__name__}; only a network that returns one tensor is exported")
         try:
             program = torch.onnx.export(
                 net,
-                (pair,),
+                given,
                 dynamo=True,
-                dynamic_shapes=({axis: torch.export.Dim(word) for axis, word in free.items()},),
-                input_names=[input_name],
-                output_names=[output_name],
+                dynamic_shapes=_as_given(
+                    net, [{axis: sizes[word] for axis, word in free.get(key, {}).items()} for key in examples]
+                ),
+                input_names=list(examples),
+                output_names=list(outputs),
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -117,14 +156,29 @@ def _trace(net: nn.Module, example: Tensor, free: Mapping[int, str], input_name:
                 fix="forward may not branch on the values of tensors",
             ) from error
     model = program.model_proto
-    for axis, word in free.items():
-        if not model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param:  # the exporter fixes the size in silence
-            size = "batch size" if axis == 0 else f"number of {word}"
-            raise ConfigError(
-                f"{name} cannot be exported to ONNX: its forward works for a single {size}",
-                fix=f"take the {size} from x.shape[{axis}], with no number or buffer of that size in the model",
-            )
+    for put in model.graph.input:
+        for axis, word in free.get(put.name, {}).items():
+            if not put.type.tensor_type.shape.dim[axis].dim_param:  # the exporter fixes the size in silence
+                size = "batch size" if axis == 0 else f"number of {word}"
+                raise ConfigError(
+                    f"{name} cannot be exported to ONNX: its forward works for a single {size}",
+                    fix=f"take the {size} from x.shape[{axis}], with no number or buffer of that size in the model",
+                )
+    for put in model.graph.output:
+        for size in put.type.tensor_type.shape.dim:
+            parts = size.dim_param.split(" + ")
+            if set(parts) <= sizes.keys():  # the exporter writes a sum in either order
+                size.dim_param = " + ".join(sorted(parts))
     return model
+
+
+def _as_given(net: nn.Module, shapes: list[Any]) -> tuple[Any, ...]:
+    """One entry an argument of `forward`; those that *args takes are one argument to the exporter."""
+    kinds = [parameter.kind for parameter in inspect.signature(net.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    alone = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return *shapes[:alone], tuple(shapes[alone:])
 
 
 def _strip(model: "ModelProto") -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ class Difference:
         batch_size: samples in the batch.
         scale: the largest absolute output of the network; near 0 the comparison says little.
         max_abs: the largest absolute difference of two outputs.
-        max_rel: max_abs / scale.
-        top1: share of the samples for which both name the same class.
+        max_rel: max_abs / scale; of several outputs, all three are those of the one that differs the most.
+        top1: share of the samples, in texts of the places, for which the first output names the same class in both.
     """
 
     batch_size: int
@@ -75,7 +75,14 @@ class Report:
         }
 
 
-def verify_onnx(net: nn.Module, path: Path, batches: Sequence[Tensor], *, tolerance: float = 1e-4) -> Report:
+def verify_onnx(
+    net: nn.Module,
+    path: Path,
+    batches: Sequence[Tensor | Sequence[Tensor]],
+    *,
+    tolerance: float = 1e-4,
+    classes: int = 1,
+) -> Report:
     """Runs `net` and the file on the same batches and compares every output.
 
     Both compute on the CPU: a GPU may round its convolutions to ten bits (TF32) and would be the less exact of the two. `net`
@@ -84,16 +91,19 @@ def verify_onnx(net: nn.Module, path: Path, batches: Sequence[Tensor], *, tolera
     Args:
         net: the network that was exported.
         path: the ONNX file.
-        batches: inputs of several batch sizes, best of real data and one of them a single sample.
-        tolerance: the bound on the largest difference, as a share of the largest output of the batch.
+        batches: inputs of several batch sizes, best of real data and one of them a single sample; a tuple where there are
+            several inputs, in the order of the file.
+        tolerance: the bound on the largest difference of an output, as a share of its largest value in the batch.
+        classes: the dimension of the first output along which classes lie; -1 for the tokens of a text.
 
     Raises:
         NumericalError: the file cannot be run on a batch, an output is not finite, or the difference passes the tolerance.
         ConfigError: onnxruntime is not installed.
         ValueError: there is no batch, or an empty one.
     """
-    if not batches or not all(len(batch) for batch in batches):
-        raise ValueError(f"batches must hold at least one sample each, got sizes {[len(batch) for batch in batches]}")
+    given = [[batch] if isinstance(batch, Tensor) else list(batch) for batch in batches]
+    if not given or not all(len(batch[0]) for batch in given):
+        raise ValueError(f"batches must hold at least one sample each, got sizes {[len(batch[0]) for batch in given]}")
     (onnxruntime,) = require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings go straight to the terminal
@@ -102,30 +112,37 @@ def verify_onnx(net: nn.Module, path: Path, batches: Sequence[Tensor], *, tolera
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no parent
         raise _refusal(path, f"onnxruntime cannot load it: {error}") from error
-    name = session.get_inputs()[0].name
+    names = [put.name for put in session.get_inputs()]
     differences = []
-    for batch in batches:
-        images = batch.detach().cpu()
-        expected = _reference(net, images)
+    for batch in given:
+        inputs = [tensor.detach().cpu() for tensor in batch]
+        expected = _reference(net, inputs)
         try:
-            (found,) = session.run(None, {name: images.numpy()})
+            found = session.run(None, {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)})
         except Exception as error:
-            raise _refusal(path, f"onnxruntime cannot run it on a batch of {len(batch)}: {error}") from error
-        differences.append(_compare(expected, found, path, tolerance))
+            raise _refusal(path, f"onnxruntime cannot run it on a batch of {len(inputs[0])}: {error}") from error
+        size = len(inputs[0])
+        if len(expected) != len(found):
+            raise _refusal(path, f"it has {len(found)} outputs, the network {len(expected)}")
+        outputs = [_compare(one, other, size, path, tolerance, classes) for one, other in zip(expected, found, strict=True)]
+        worst = max(outputs, key=lambda output: output.max_rel)
+        differences.append(replace(worst, top1=outputs[0].top1))
     return Report(f"onnxruntime {onnxruntime.__version__}", tolerance, tuple(differences))
 
 
-def _reference(net: nn.Module, images: Tensor) -> np.ndarray:
+def _reference(net: nn.Module, inputs: list[Tensor]) -> list[np.ndarray]:
     """What `net` itself gives, with its tensors lent to the CPU."""
     tensors = {name: tensor.detach().cpu() for name, tensor in (*net.named_parameters(), *net.named_buffers())}
     with inference(net):
-        return torch.func.functional_call(net, tensors, (images,)).double().numpy()
+        found = torch.func.functional_call(net, tensors, tuple(inputs))
+        return [output.double().numpy() for output in ([found] if isinstance(found, Tensor) else found)]
 
 
-def _compare(expected: np.ndarray, found: np.ndarray, path: Path, tolerance: float) -> Difference:
-    size = len(expected)
+def _compare(expected: np.ndarray, found: np.ndarray, size: int, path: Path, tolerance: float, classes: int) -> Difference:
     if expected.shape != found.shape:
         raise _refusal(path, f"on a batch of {size} its output has shape {found.shape}, the network's {expected.shape}")
+    if not expected.size:  # keys and values of no token
+        return Difference(size, 0.0, 0.0, 0.0, 1.0)
     found = found.astype(np.float64)  # so that the comparison adds no rounding of its own
     for whose, output in (("the trained network", expected), ("it", found)):
         if bad := np.count_nonzero(~np.isfinite(output)):
@@ -138,8 +155,8 @@ def _compare(expected: np.ndarray, found: np.ndarray, path: Path, tolerance: flo
             f"on a batch of {size} its outputs differ by up to {max_abs:.3g}, {max_rel:.3g} of the largest output "
             f"({scale:.3g}); the tolerance is {tolerance:g}",
         )
-    classes = (size, -1) if expected.ndim < 2 else expected.shape
-    agree = expected.reshape(classes).argmax(1) == found.reshape(classes).argmax(1)
+    shape = (size, -1) if expected.ndim < 2 else expected.shape
+    agree = expected.reshape(shape).argmax(classes) == found.reshape(shape).argmax(classes)
     return Difference(size, scale, max_abs, max_rel, float(agree.mean()))
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 __all__ = ["MultiHeadAttention", "attend", "attention_weights"]
 
 PLAIN = 512  # keys; up to here the plain way is the faster one on a CPU in bfloat16, from 1024 on the fused kernel is
+PLAIN_CAUSAL = 128  # keys; the same for a causal mask where no gradient is wanted
 
 Rotate = Callable[[Tensor], Tensor]
 Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -42,7 +43,10 @@ def attend(
     Shape:
         query (B, h, T, d), key and value (B, g, S, d), mask (T, S) or more that broadcasts to (B, h, T, S) -> (B, h, T, d).
     """
-    if _plain_is_faster(query, key):
+    if causal and not torch.compiler.is_exporting() and query.shape[2] == 1:
+        causal = False  # the last place sees all: no mask is made for each token that is generated
+    whole = mask is None and causal and bool(query.shape[2] == key.shape[2])  # what the kernel calls causal
+    if _plain_is_faster(query, key, whole):
         weights = F.dropout(attention_weights(query, key, mask, causal), dropout)
         return weights @ _for_all_heads(value, query)
     groups, questions = query.shape[1] // key.shape[1], query.shape[2]
@@ -50,7 +54,6 @@ def attend(
         # the heads of a group become the questions of one: the keys of all that was generated are not copied for each
         grouped = query.reshape(query.shape[0], key.shape[1], groups, query.shape[3])
         return F.scaled_dot_product_attention(grouped, key, value, mask, dropout).reshape(query.shape)
-    whole = mask is None and causal and bool(questions == key.shape[2])  # what the kernel calls causal
     if not whole:
         mask = _visible(mask, causal, questions, key.shape[2], query.device)
     key, value = _for_all_heads(key, query), _for_all_heads(value, query)
@@ -112,13 +115,15 @@ class MultiHeadAttention(nn.Module):
         """Questions of x (B, h, T, d); keys and values of the memory, or else of x: (B, g, S, d)."""
         width, d = x.shape[-1], x.shape[-1] // self.heads
         if memory is None:
-            q, kv = self.qkv(x).split([width, 2 * self.kv_heads * d], -1)
+            # one view of all heads: the keys' come after the questions', the values' after the keys'
+            heads = self.qkv(x).view(x.shape[0], x.shape[1], -1, d).transpose(1, 2)  # (B, h + 2 g, T, d)
+            q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], 1)
         else:
             bias = self.qkv.bias
             q = F.linear(x, self.qkv.weight[:width], None if bias is None else bias[:width])
             kv = F.linear(memory, self.qkv.weight[width:], None if bias is None else bias[width:])
-        q = q.unflatten(-1, (self.heads, d)).transpose(1, 2)
-        k, v = kv.unflatten(-1, (2, self.kv_heads, d)).transpose(1, 3).unbind(2)
+            q = q.unflatten(-1, (self.heads, d)).transpose(1, 2)
+            k, v = kv.unflatten(-1, (2, self.kv_heads, d)).transpose(1, 3).unbind(2)
         return (q, k, v) if rotate is None else (rotate(q), rotate(k), v)
 
     def weights(
@@ -158,9 +163,13 @@ class MultiHeadAttention(nn.Module):
         return self.proj(y.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
-def _plain_is_faster(query: Tensor, key: Tensor) -> bool:
-    small = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    return small and not torch.compiler.is_exporting() and key.shape[2] <= PLAIN
+def _plain_is_faster(query: Tensor, key: Tensor, whole: bool) -> bool:
+    small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.compiler.is_exporting()
+    if not small or key.shape[2] > PLAIN:
+        return False
+    # of a causal mask the kernel leaves half of the work out; only its way back is slow
+    trains = torch.is_grad_enabled() and query.requires_grad
+    return trains or not whole or bool(key.shape[2] <= PLAIN_CAUSAL)
 
 
 def _for_all_heads(key: Tensor, query: Tensor) -> Tensor:

@@ -71,10 +71,10 @@ class KVCache:
             self.values.append(value.new_zeros(shape))
         for room, new in ((self.keys[layer], key), (self.values[layer], value)):
             if self._places is None:
-                room[:, :, self._start : self.used] = new
+                room.narrow(2, self._start, self.used - self._start).copy_(new)
             else:
                 room[torch.arange(len(new), device=new.device)[:, None], :, self._places] = new.transpose(1, 2)
-        return self.keys[layer][:, :, : self.used], self.values[layer][:, :, : self.used]
+        return self.keys[layer].narrow(2, 0, self.used), self.values[layer].narrow(2, 0, self.used)
 
     def keep(self, lengths: Tensor) -> None:
         """Forgets what each row holds beyond its own length: the padding of a prompt, or tokens taken back.

@@ -68,7 +68,7 @@ def test_equals_the_formula(questions, keys, kv_heads, causal, mask):
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_plain_way_in_bfloat16_is_the_formula_within_its_rounding(mask, causal):
     q, k, v = tensors(kv_heads=2, dtype=torch.bfloat16)
-    assert attention._plain_is_faster(q, k)
+    assert attention._plain_is_faster(q, k, causal and mask == "none")
     mask = masks(5, 5)[mask]
     out, _ = reference(q, k, v, mask, causal)
     np.testing.assert_allclose(attend(q, k, v, mask, causal).float().numpy(), out, atol=0.03)
@@ -89,16 +89,22 @@ def test_both_ways_have_the_same_gradients(dtype):
 
 
 def test_the_kernel_is_chosen_by_device_type_and_length():
-    long = attention.PLAIN + 1
+    long, causal = attention.PLAIN + 1, attention.PLAIN_CAUSAL
     makes = {
-        (torch.bfloat16, attention.PLAIN, "cpu"): True,
-        (torch.bfloat16, long, "cpu"): False,
-        (torch.float32, 8, "cpu"): False,
-        (torch.bfloat16, 8, "meta"): False,
+        (torch.bfloat16, attention.PLAIN, "cpu", True, True): True,
+        (torch.bfloat16, long, "cpu", True, True): False,
+        (torch.float32, 8, "cpu", True, True): False,
+        (torch.bfloat16, 8, "meta", True, True): False,
+        # without a way back, the kernel that leaves out what a causal mask hides, where that is enough of it
+        (torch.bfloat16, causal, "cpu", False, True): True,
+        (torch.bfloat16, causal + 1, "cpu", False, True): False,
+        (torch.bfloat16, causal + 1, "cpu", False, False): True,
     }
-    for (dtype, keys, device), plain in makes.items():
-        query, key = (torch.empty(1, 1, n, 4, dtype=dtype, device=device) for n in (2, keys))
-        assert attention._plain_is_faster(query, key) is plain
+    for (dtype, keys, device, trains, whole), plain in makes.items():
+        query, key = (torch.empty(1, 1, n, 4, dtype=dtype, device=device, requires_grad=trains) for n in (2, keys))
+        assert attention._plain_is_faster(query, key, whole) is plain
+        with torch.no_grad():
+            assert attention._plain_is_faster(query, key, whole) is (plain and not (trains and keys > causal))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -60,7 +60,7 @@ class CharRNN(nn.Module):
         """The state in which a text begins, each part (N, B, H)."""
         return self.recurrent.zeros(batch)
 
-    def with_state(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def with_state(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Reads on from a state: logits (B, T, V), and the state after the last token, each part (N, B, H).
 
         The state goes with its graph; whoever trains window after window detaches it between them.
@@ -68,9 +68,10 @@ class CharRNN(nn.Module):
         Args:
             tokens: (B, T), those that follow what the state has read.
             state: from an earlier call or from `zeros`; None is the beginning of a text.
+            lengths: (B,), how many tokens of each row are real, the first ones; the state is that after the last of them.
         """
         x = self.dropout(self.embedding(tokens))  # (B, T, F)
-        x, state = self.recurrent(x, state)  # (B, T, H)
+        x, state = self.recurrent(x, state, lengths)  # (B, T, H)
         x = self.dropout(x)
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x), state
 
