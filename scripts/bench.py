@@ -7,8 +7,8 @@
 Contenders take turns in one process on one thread. What counts is the processor time of the process, or of the processes that
 it starts, and its median over the rounds: a busy neighbour does not count, but it takes cache and clock, so that beside one the
 ratios hold and the bounds in seconds (the overhead of G4, and G10 to G12) may not. The exit code is 1 if a bound is missed.
-G2 and lstm are whole trainings, of one seed a round, three at least, and need tiny Shakespeare in DLZOO_DATA; G3 and G17 need
-transformers; G6, G7 and G13 need torchvision, timm and onnxruntime, and some minutes; G5, G8, G9 and engine need CIFAR-10 there.
+G2 and lstm are whole trainings, of one seed a round, three at least, and need tiny Shakespeare in DLZOO_DATA. G3 and G17 need
+transformers; G6, G7 and G13 need torchvision, timm and onnxruntime, and some minutes; G5, G8, G9 and engine need CIFAR-10.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """What bench_language.py compares with: nanoGPT's network, written from its published description, and transformers' models."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,10 @@ def nano_gpt(size: tuple[int, int, int], vocabulary: int, context: int, like: An
             self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
             self.layers = nn.ModuleList(Layer() for _ in range(depth))
             self.norm = nn.LayerNorm(width, bias=bias)
+            for name, weight in self.named_parameters():
+                if weight.ndim > 1:
+                    last = name.endswith(("proj.weight", "down.weight"))
+                    nn.init.normal_(weight, std=0.02 / math.sqrt(2 * depth) if last else 0.02)
 
         def forward(self, tokens: Any) -> Any:
             x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1]))
