@@ -120,8 +120,11 @@ def _evaluate(arguments: list[str]) -> None:
     if args.json:
         print(json.dumps(metrics, indent=2))
         return
-    edition = rundir.find(args.run).summary["edition"]
+    found = rundir.find(args.run)
+    edition = found.summary["edition"]
     _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in sorted(metrics.items())])
+    for name, signature in json.loads((found.dir / "evaluation.json").read_text(encoding="utf-8"))["signatures"].items():
+        print(f"{name}: {signature}")
     if edition:
         print(f"data: {edition}")
 
