@@ -90,6 +90,7 @@ MAY = {
         "targets",
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
+    "translate": {"data", "errors", "ops", "plots", "rundir", "verbs"},
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "cli": {

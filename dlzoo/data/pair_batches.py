@@ -20,7 +20,7 @@ from dlzoo.data.sentences import BEGIN, PADDING
 from dlzoo.data.streams import generator
 from dlzoo.errors import ConfigError
 
-__all__ = ["BucketOrder", "PairBatches", "PairBatch", "Rows"]
+__all__ = ["BucketOrder", "PairBatch", "PairBatches", "Rows"]
 
 FEWEST = 8  # pairs of a batch, where there are as many
 

@@ -16,6 +16,7 @@ __all__ = ["BEGIN", "END", "PADDING", "Sentences"]
 
 PADDING, BEGIN, END = 0, 1, 2
 SPECIALS = 3
+NAMES = ("<padding>", "<begin>", "<end>")
 
 
 class Sentences:
@@ -70,3 +71,15 @@ class Sentences:
             if token >= SPECIALS:
                 kept.append(token - SPECIALS)
         return self.tokenizer.decode(kept).strip()
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        """Each token up to the first end, and that, as it is read best: what goes on with a word begins with a hyphen."""
+        found = []
+        for token in map(int, tokens):
+            if token == PADDING:
+                continue
+            text = NAMES[token] if token < SPECIALS else self.tokenizer.decode([token - SPECIALS])
+            found.append(text if token < SPECIALS else text.strip() if text[0] == " " else f"-{text}")
+            if token == END:
+                break
+        return found

@@ -164,7 +164,9 @@ class Multi30k(InMemory):
     def read(self) -> PairSplits:
         return PairSplits(
             *(
-                tuple([self.sentences(language).encode(line) for line in self.lines(split, language)] for language in self.sizes)
+                tuple(
+                    [self.sentences(language).encode(line) for line in self.lines(split, language)] for language in self.sizes
+                )
                 for split in FILES
             )
         )
@@ -186,7 +188,12 @@ class Multi30k(InMemory):
     def train_dataloader(self) -> PairBatches:
         shuffle = bool(self.training()["shuffle"])
         return PairBatches(
-            *self.splits.train, batch_tokens=self.batch_size, shuffle=shuffle, bucket=self.bucket, seed=self.seed, **self.placed()
+            *self.splits.train,
+            batch_tokens=self.batch_size,
+            shuffle=shuffle,
+            bucket=self.bucket,
+            seed=self.seed,
+            **self.placed(),
         )
 
     def val_dataloader(self) -> PairBatches:
@@ -206,7 +213,9 @@ class Multi30k(InMemory):
                 content = plain.read_bytes()
             else:
                 content = gzip.decompress(
-                    (packed if packed.is_file() else fetch([f"{URL}/{packed.name}"], packed, sha256=SHA256[packed.name])).read_bytes()
+                    (
+                        packed if packed.is_file() else fetch([f"{URL}/{packed.name}"], packed, sha256=SHA256[packed.name])
+                    ).read_bytes()
                 )
             # not splitlines: a sentence may hold other characters that break a line, and the files are to stay side by side
             return content.decode("utf-8").removesuffix("\n").split("\n")

@@ -17,13 +17,15 @@ from dlzoo.tasks.translation_metrics import BLEU, CHRF
 
 __all__ = ["Seq2Seq"]
 
+SHOWN = 8  # sentences of an evaluation, its first ones, for the run report
+
 
 class Seq2Seq(Supervised):
     """Trains any network that reads one sentence and writes another, and measures its translations.
 
     Args:
         net: source (B, S) and target (B, T) -> logits of the token after each, (B, T, V); and a `Writer` (`dlzoo.ops.search`),
-            for what it writes on its own.
+            for what it writes on its own. Its `align`, of the same two, says where it looked: (B, T, S).
         optimizer: builds the optimizer from the parameters.
         scheduler: builds the schedule from the optimizer and the number of steps; it is stepped every batch.
         label_smoothing: weight of the uniform distribution in the training target.
@@ -117,8 +119,7 @@ class Seq2Seq(Supervised):
         return outputs
 
     def _translate(self, batch: PairBatch, stage: str) -> dict[str, Tensor]:
-        """What the network writes for the sentences that are measured, for the run report. Every rank takes part in each step
-        of a search that has sentences of its own: a network may be sharded, so all of a batch are translated, or none."""
+        """Measures what the network writes; returns the first sentences of the split and its work on them, for the run report."""
         data = self.trainer.datamodule
         chosen = batch.index < self.measured if stage == "val" else batch.index >= 0
         source, index = batch.source[chosen], batch.index[chosen]
@@ -130,4 +131,9 @@ class Seq2Seq(Supervised):
         references = [references[at] for at in index.tolist()]
         for name in ("bleu", "chrf"):
             self.metrics[f"{stage}_{name}"].update(written, references)
-        return {"source": source, "index": index, "written": tokens}
+        first = index < SHOWN
+        if not first.any():
+            return {}
+        source, tokens = source[first], tokens[first]
+        begun = F.pad(tokens[:, :-1], (1, 0), value=BEGIN)
+        return {"shown": index[first], "source": source, "written": tokens, "looks": self.net.align(source, begun)}
