@@ -32,12 +32,8 @@ VERBS = {
     "list": "what there is: dlzoo list models|experiments|data|runs|... [PATTERN]",
     "doctor": "what this machine has: a block to paste into an issue",
 }
-HOMES = {
-    "explain": "dlzoo.insight",
-    "sweep": "dlzoo.sweep",
-    "translate": "dlzoo.translate",
-    "tune": "dlzoo.tune",
-}  # verbs that are files of their own
+# verbs that are files of their own
+HOMES = {"explain": "dlzoo.insight", "sweep": "dlzoo.sweep", "translate": "dlzoo.translate", "tune": "dlzoo.tune"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from dlzoo.errors import ConfigError, DataError, polite
 from dlzoo.rundir import Run
 
 if TYPE_CHECKING:
-    pass
+    from torch import nn
 
 __all__ = ["Options", "Translator", "main", "translate"]
 
@@ -62,8 +62,8 @@ class Translator:
         from dlzoo.data.sentences import Sentences
 
         self.reads = Sentences.load(self.run.dir / self.facts["source_tokenizer"])
-        self.writes: Sentences = Sentences.load(self.run.dir / self.facts["target_tokenizer"])
-        self.net: Any = verbs.load(run, options.which)
+        self.writes = Sentences.load(self.run.dir / self.facts["target_tokenizer"])
+        self.net: nn.Module = verbs.load(run, options.which)
         self.max_length = self.run.config["task"]["max_length"]
 
     def lines(self, lines: Iterable[str]) -> Iterator[str]:
@@ -151,10 +151,9 @@ def _read(path: str | None) -> Iterator[str]:
         with contextlib.nullcontext(standard) if path is None else open(path, encoding="utf-8") as file:
             yield from file
     except (OSError, UnicodeDecodeError) as error:
+        what = f"{path or 'the standard input'} can not be read"
         reason = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise DataError(
-            f"{path or 'the standard input'} can not be read: {reason}", fix="a text file, one sentence a line"
-        ) from error
+        raise DataError(f"{what}: {reason}", fix="a text file, one sentence a line") from error
 
 
 def main(arguments: list[str]) -> None:
@@ -162,7 +161,7 @@ def main(arguments: list[str]) -> None:
     parser = polite(
         argparse.ArgumentParser(
             prog="dlzoo translate",
-            description="Translates by the network of a run: the words given, or the lines of --file, or of the standard input.",
+            description="Translates by the network of a run: the words given, or the lines of --file or of the standard input.",
             allow_abbrev=False,
         )
     )
@@ -172,9 +171,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--beam", type=int, default=BEAMS, metavar="N", help=f"width of the search, 1 is greedy ({BEAMS})")
     parser.add_argument("--alpha", type=float, default=ALPHA, help=f"of the length penalty, more for longer lines ({ALPHA})")
     parser.add_argument("--batch", type=int, metavar="N", help=f"lines at a time ({BATCH}; 1 where a person types)")
-    parser.add_argument(
-        "--attention", metavar="PICTURE", help="a picture of where it looked in the first line, .png, .svg or .pdf"
-    )
+    parser.add_argument("--attention", metavar="PICTURE", help="where it looked in the first line, as .png, .svg or .pdf")
     parser.add_argument("--last", action="store_true", help="the last weights, not the best")
     args = parser.parse_intermixed_args(arguments)
     if args.words and args.file:

@@ -162,14 +162,11 @@ class Multi30k(InMemory):
         return PairInput(self.source, self.target, *files, longest=max(map(len, self.splits.train[0])))
 
     def read(self) -> PairSplits:
-        return PairSplits(
-            *(
-                tuple(
-                    [self.sentences(language).encode(line) for line in self.lines(split, language)] for language in self.sizes
-                )
-                for split in FILES
-            )
-        )
+        def rows(split: str, language: str) -> list[np.ndarray]:
+            encode = self.sentences(language).encode
+            return [encode(line) for line in self.lines(split, language)]
+
+        return PairSplits(*((rows(split, self.source), rows(split, self.target)) for split in FILES))
 
     def check(self, splits: PairSplits) -> None:
         for split, count in self.published.items():
@@ -206,19 +203,14 @@ class Multi30k(InMemory):
         return "tokenizer.json" if self.joint else f"tokenizer.{language}.json"
 
     def _read(self, split: str, language: str) -> list[str]:
-        name = f"{FILES[split]}.{language}"
-        plain, packed = self.folder / name, self.folder / f"{name}.gz"
+        plain = self.folder / f"{FILES[split]}.{language}"
+        packed = self.folder / f"{plain.name}.gz"
+        path = plain if plain.is_file() else packed
+        if not path.is_file():
+            fetch([f"{URL}/{packed.name}"], packed, sha256=SHA256[packed.name])
         try:
-            if plain.is_file():
-                content = plain.read_bytes()
-            else:
-                content = gzip.decompress(
-                    (
-                        packed if packed.is_file() else fetch([f"{URL}/{packed.name}"], packed, sha256=SHA256[packed.name])
-                    ).read_bytes()
-                )
+            content = path.read_bytes() if path is plain else gzip.decompress(path.read_bytes())
             # not splitlines: a sentence may hold other characters that break a line, and the files are to stay side by side
             return content.decode("utf-8").removesuffix("\n").split("\n")
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-            path = plain if plain.is_file() else packed
             raise DataError(f"{path.name} can not be read ({error})", where=str(path), fix=f"the file of {URL}") from error

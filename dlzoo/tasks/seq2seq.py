@@ -113,13 +113,14 @@ class Seq2Seq(Supervised):
             self.metrics[f"{stage}_{name}"].update(losses)
         outputs = self._translate(batch, stage) if self.measured else {}
         for name in ("loss", "ppl", "bleu", "chrf"):
-            if (metric := self.metrics[f"{stage}_{name}"] if f"{stage}_{name}" in self.metrics else None) is not None:
+            if f"{stage}_{name}" in self.metrics:
+                metric = self.metrics[f"{stage}_{name}"]
                 # the run report hands them to the loggers, with the training loss, on one count of steps
                 self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, logger=False, batch_size=len(batch.index))
         return outputs
 
     def _translate(self, batch: PairBatch, stage: str) -> dict[str, Tensor]:
-        """Measures what the network writes; returns the first sentences of the split and its work on them, for the run report."""
+        """Measures what the network writes; returns its work on the first sentences of the split, for the run report."""
         data = self.trainer.datamodule
         chosen = batch.index < self.measured if stage == "val" else batch.index >= 0
         source, index = batch.source[chosen], batch.index[chosen]
