@@ -22,7 +22,7 @@ from dlzoo.errors import ConfigError
 
 __all__ = ["BucketOrder", "PairBatch", "PairBatches", "Rows"]
 
-FEWEST = 8  # pairs of a batch, where there are as many
+FEWEST = 8  # pairs of the last batch, where the budget and the one before it let there be as many
 
 
 class PairBatch(NamedTuple):
@@ -31,7 +31,7 @@ class PairBatch(NamedTuple):
     Args:
         source: (B, S), ended and filled up.
         target: (B, T + 1), begun, ended and filled up.
-        predicted: (), target tokens of the whole batch that are to be predicted, of all ranks together.
+        predicted: (), how many target tokens a rank has to predict, the mean over all ranks; a whole number for one.
         index: (B,), which pairs of the data these are.
     """
 
@@ -184,7 +184,7 @@ class PairBatches:
         order = self.sampler
         for batch in range(order.start(), len(order)):
             index = order.share(batch).to(self.device)
-            predicted = self.predicted[order.batches()[batch]].sum().to(self.device)
+            predicted = (self.predicted[order.batches()[batch]].sum() / order.world_size).to(self.device)
             order.gave(batch)
             yield PairBatch(self.source.take(index), self.target.take(index), predicted, index)
 
@@ -213,7 +213,9 @@ def _cut(lengths: Tensor, batch_tokens: int) -> list[int]:
             count, longest = 0, (source, target)
         count, most = count + 1, longest
     sizes.append(count)
-    if len(sizes) > 1 and sizes[-1] < FEWEST < sizes[-2]:  # a step for a handful of pairs would be a noisy one
+    if len(sizes) > 1 and sizes[-1] < FEWEST:  # a step for a handful of pairs would be a noisy one: the last two share theirs
         both = sizes.pop() + sizes.pop()
-        sizes += [both - both // 2, both // 2]
+        source, target = lengths[-both:].max(0).values.tolist()
+        last = max(count, min(both // 2, batch_tokens // (source + target)))
+        sizes += [both - last, last]
     return sizes

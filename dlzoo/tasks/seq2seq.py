@@ -37,7 +37,7 @@ class Seq2Seq(Supervised):
         decay_norms_and_biases: False keeps the optimizer's weight decay to the weights: see `optim.groups`.
 
     Batch:
-        `PairBatch`: source (B, S), target (B, T + 1), the predicted tokens of the whole batch (), index (B,).
+        `PairBatch`: source (B, S), target (B, T + 1), predicted (), tokens a rank predicts on average, index (B,).
 
     Logs:
         {val,test}/loss, the mean over target tokens with their end, in nats; {val,test}/ppl, the perplexity, its exponential;
@@ -92,9 +92,8 @@ class Seq2Seq(Supervised):
         return found
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        losses = self._losses(batch, "sum", self.label_smoothing)
-        # the mean over the tokens of all ranks: their gradients are averaged, and one rank may have more tokens than another
-        return losses * self.trainer.world_size / batch.predicted
+        # not the mean of this rank's tokens: the gradients of the ranks are averaged, and one may have more tokens than another
+        return self._losses(batch, "sum", self.label_smoothing) / batch.predicted
 
     def _losses(self, batch: PairBatch, reduction: str = "none", label_smoothing: float = 0.0) -> Tensor:
         """Of each token of the target, 0 of what fills up: (B * T,); or their sum."""
