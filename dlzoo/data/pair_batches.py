@@ -68,6 +68,7 @@ class BucketOrder(EpochPosition):
     Args:
         lengths: (N, 2), tokens of source and target.
         batch_tokens: the most tokens of a batch, of both languages, with what fills up, over all ranks.
+        batch_size: the most pairs of a batch; None sets no limit besides.
         shuffle: bucket-mates and batches in a new order for each epoch; otherwise from the shortest to the longest.
         bucket: lengths that differ by less than this share a bucket.
         seed: the run's seed.
@@ -75,7 +76,7 @@ class BucketOrder(EpochPosition):
         world_size: processes that share each batch.
 
     Raises:
-        ValueError: bucket is below 1, or a rank that there is not.
+        ValueError: bucket or batch_size is below 1, or a rank that there is not.
         ConfigError: a pair is longer than a batch may be, or a batch has not a pair for each rank.
     """
 
@@ -84,6 +85,7 @@ class BucketOrder(EpochPosition):
         lengths: Tensor,
         *,
         batch_tokens: int,
+        batch_size: int | None = None,
         shuffle: bool,
         bucket: int = 2,
         seed: int = 0,
@@ -91,8 +93,9 @@ class BucketOrder(EpochPosition):
         world_size: int = 1,
     ) -> None:
         super().__init__()
-        if bucket < 1:
-            raise ValueError(f"bucket must be at least 1, got {bucket}")
+        for name, value in (("bucket", bucket), ("batch_size", 1 if batch_size is None else batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in [0, world_size), got rank {rank} of {world_size}")
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
@@ -101,7 +104,7 @@ class BucketOrder(EpochPosition):
         most = int(source.max()) + 1
         self._keys = target * most + torch.where(target % 2 == 0, source, most - 1 - source)
         places = self._keys.argsort(stable=True)
-        self._sizes = _cut((torch.stack([source, target], 1) * bucket)[places], batch_tokens)
+        self._sizes = _cut((torch.stack([source, target], 1) * bucket)[places], batch_tokens, batch_size or len(lengths))
         if (least := min(self._sizes)) < world_size:
             raise ConfigError(
                 f"the smallest batch has {least} pair(s), which {world_size} devices cannot share",
@@ -139,7 +142,7 @@ class PairBatches:
     Args:
         source: the sentences to read, each ended.
         target: their translations, each ended.
-        batch_tokens, shuffle, bucket, seed, rank, world_size: as `BucketOrder`.
+        batch_tokens, batch_size, shuffle, bucket, seed, rank, world_size: as `BucketOrder`.
         device: where the sentences are kept and the batches come from.
 
     Raises:
@@ -155,6 +158,7 @@ class PairBatches:
         target: Sequence[np.ndarray],
         *,
         batch_tokens: int,
+        batch_size: int | None = None,
         shuffle: bool = False,
         bucket: int = 2,
         seed: int = 0,
@@ -170,6 +174,7 @@ class PairBatches:
         self.sampler = BucketOrder(
             torch.stack([self.source.lengths, self.target.lengths], 1),
             batch_tokens=batch_tokens,
+            batch_size=batch_size,
             shuffle=shuffle,
             bucket=bucket,
             seed=seed,
@@ -197,7 +202,7 @@ class PairBatches:
         self.sampler.load_state_dict(state)
 
 
-def _cut(lengths: Tensor, batch_tokens: int) -> list[int]:
+def _cut(lengths: Tensor, batch_tokens: int, batch_size: int) -> list[int]:
     """How many of these pairs, in their order, each batch takes: as many as the budget lets it, filled up to the longest."""
     sizes, count, most = [], 0, (0, 0)
     for source, target in lengths.tolist():
@@ -208,7 +213,7 @@ def _cut(lengths: Tensor, batch_tokens: int) -> list[int]:
                 fix=f"data.batch_tokens={FEWEST * (source + target)}",
             )
         longest = max(most[0], source), max(most[1], target)
-        if (count + 1) * sum(longest) > batch_tokens:
+        if count == batch_size or (count + 1) * sum(longest) > batch_tokens:
             sizes.append(count)
             count, longest = 0, (source, target)
         count, most = count + 1, longest

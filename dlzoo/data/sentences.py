@@ -78,8 +78,8 @@ class Sentences:
         for token in map(int, tokens):
             if token == PADDING:
                 continue
-            text = NAMES[token] if token < SPECIALS else self.tokenizer.decode([token - SPECIALS])
-            found.append(text if token < SPECIALS else text.strip() if text[0] == " " else f"-{text}")
+            text = f" {NAMES[token]}" if token < SPECIALS else self.tokenizer.decode([token - SPECIALS])
+            found.append(f"-{text}" if text[0].isalnum() else text.strip())
             if token == END:
                 break
         return found

@@ -81,7 +81,8 @@ class Multi30k(InMemory):
         source_vocab_size: how many tokens the source has, three special ones among them.
         target_vocab_size: likewise; with `joint` the same number.
         batch_tokens: the most tokens of a training batch, of both languages, with what fills up, over all devices together.
-        eval_batch_tokens: of a validation or test batch.
+        batch_size: the most pairs of a training batch; None sets no limit besides.
+        eval_batch_tokens: the most tokens of a validation or test batch.
         bucket: sentences whose lengths differ by less than this may come together in any way.
         seed: of the order.
         run_dir: where the tokenizers are kept; None keeps them nowhere.
@@ -107,16 +108,18 @@ class Multi30k(InMemory):
         source_vocab_size: int = 8_000,
         target_vocab_size: int = 8_000,
         batch_tokens: int = 4_096,
+        batch_size: int | None = None,
         eval_batch_tokens: int = 8_192,
         bucket: int = 2,
         seed: int = 0,
         run_dir: str | Path | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_tokens, eval_batch_size=eval_batch_tokens, seed=seed)
+        super().__init__(batch_size=batch_size, eval_batch_size=None, seed=seed)
         if source == target:
             raise ValueError(f"source and target must be two languages, got {source} twice")
         if joint and source_vocab_size != target_vocab_size:
             raise ValueError(f"a joint vocabulary has one size, got {source_vocab_size} and {target_vocab_size}")
+        self.batch_tokens, self.eval_batch_tokens = batch_tokens, eval_batch_tokens
         self.folder = Path(data_dir) / "multi30k"
         self.source, self.target, self.joint, self.bucket = source, target, joint, bucket
         self.sizes = {source: source_vocab_size, target: target_vocab_size}
@@ -183,21 +186,15 @@ class Multi30k(InMemory):
         raise DataError("sentences have no pictures to look at", where=type(self).__name__)
 
     def train_dataloader(self) -> PairBatches:
+        limits = {"batch_tokens": self.batch_tokens, "batch_size": self.batch_size}
         shuffle = bool(self.training()["shuffle"])
-        return PairBatches(
-            *self.splits.train,
-            batch_tokens=self.batch_size,
-            shuffle=shuffle,
-            bucket=self.bucket,
-            seed=self.seed,
-            **self.placed(),
-        )
+        return PairBatches(*self.splits.train, **limits, shuffle=shuffle, bucket=self.bucket, seed=self.seed, **self.placed())
 
     def val_dataloader(self) -> PairBatches:
-        return PairBatches(*self.splits.val, batch_tokens=self.eval_batch_size, **self.placed())
+        return PairBatches(*self.splits.val, batch_tokens=self.eval_batch_tokens, **self.placed())
 
     def test_dataloader(self) -> PairBatches:
-        return PairBatches(*self.splits.test, batch_tokens=self.eval_batch_size, **self.placed())
+        return PairBatches(*self.splits.test, batch_tokens=self.eval_batch_tokens, **self.placed())
 
     def _tokenizer(self, language: str) -> str:
         return "tokenizer.json" if self.joint else f"tokenizer.{language}.json"

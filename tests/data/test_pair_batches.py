@@ -120,7 +120,7 @@ def test_one_batch_holds_all_of_a_few():
 
 
 def test_what_can_not_be_is_told():
-    with pytest.raises(ConfigError, match="a pair has .* and a batch may have 20") as caught:
+    with pytest.raises(ConfigError, match=r"a pair has .* and a batch may have 20") as caught:
         _batches(batch_tokens=20)
     assert "data.batch_tokens=" in caught.value.fix
     with pytest.raises(ConfigError, match="which 64 devices cannot share"):
@@ -129,8 +129,15 @@ def test_what_can_not_be_is_told():
         PairBatches(_pairs()[0], _pairs()[1][:-1], batch_tokens=BUDGET)
     with pytest.raises(ValueError, match="bucket must be at least 1"):
         _batches(bucket=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        _batches(batch_size=0)
     with pytest.raises(ValueError, match="rank must be"):
         _batches(rank=2, world_size=2)
+
+
+def test_a_batch_may_be_limited_in_pairs_as_well():
+    sizes = list(map(len, _indices(_batches(batch_size=10))))
+    assert max(sizes) == 10 and sum(sizes) == COUNT and sizes.count(10) > 0.9 * len(sizes)
 
 
 def test_the_last_two_batches_share_evenly_but_within_the_budget():

@@ -84,7 +84,7 @@ def test_the_tokenizers_are_kept_in_the_run_and_used_again(tmp_path, captions, j
     other = Sentences.train(["ganz andere Worte als zuvor"] * 3, 280)
     other.tokenizer.save(run / facts["source_tokenizer"])
     again = made(tmp_path, run_dir=run, joint=joint)
-    with pytest.raises(ConfigError, match="the tokenizer has 2.. tokens, and the network is to be built for 300") as caught:
+    with pytest.raises(ConfigError, match=r"the tokenizer has 2.. tokens, and the network is to be built for 300") as caught:
         again.sentences("de")
     assert "data.source_vocab_size=2" in caught.value.fix
 
