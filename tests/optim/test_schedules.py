@@ -35,9 +35,7 @@ def test_trapezoid_is_the_papers_formula():
     paper = np.where(step < warm, step / warm, np.where(step <= STEPS - down, 1.0, 1 - (step - (STEPS - down)) / down))
     found = _rates(trapezoid, warmup=warm / STEPS, cooldown=down / STEPS)
     np.testing.assert_allclose(found[1 : STEPS + 1], RATE * paper[1:], atol=1e-12)
-    assert 0 < found[0] < found[1] and (found[STEPS:] == 0).all(), (
-        "a first step does something; past the end the last rate holds"
-    )
+    assert 0 < found[0] < found[1] and (found[STEPS:] == 0).all(), "a first step does something; past the end the rate holds"
 
 
 def test_trapezoid_ends_at_the_last_rate_and_can_stay_level():
