@@ -54,7 +54,12 @@ def test_two_processes_train_a_translator_as_one_does(tmp_path, data_dir):
     """They share each batch of sentences, and one has more tokens than the other; BLEU is of all sentences together."""
     words = ("experiment=multi30k_seq2seq", "model.width=32", "model.embedding=32", "model.dropout=0", f"data_dir={data_dir}")
     words += ("data.source_vocab_size=600", "data.target_vocab_size=600", "data.batch_tokens=700", "task.max_length=12")
-    words += ("trainer.max_epochs=-1", f"trainer.max_steps={devices.STEPS + 1}", "trainer.log_every_n_steps=1", "task.beams=1")
+    words += (
+        "trainer.max_epochs=1",
+        f"trainer.limit_train_batches={devices.STEPS + 1}",
+        "trainer.log_every_n_steps=1",
+        "task.beams=1",
+    )
     for trainer in ("cpu", "ddp_cpu"):
         devices.train(tmp_path / trainer, *words, f"trainer={trainer}")
     found = devices.differences(tmp_path / "cpu", tmp_path / "ddp_cpu")
