@@ -85,6 +85,8 @@ def faults(config: Mapping[str, Any]) -> Iterator[Fault]:
         ours, theirs = parts[name].get(key), parts["data"].get(key)
         if _whole(ours) and _whole(theirs) and ours != theirs:  # on a GPU it would be an assert deep in a kernel
             yield Fault(f"{name}.{key}", f"{name}.{key} is {ours}, and the data have {theirs}")
+    if parts["model"].get("tied") == "all" and parts["data"].get("joint") is False:
+        yield Fault("model.tied", "model.tied is all, one table for both languages, and data.joint is false", "model.tied=head")
     reads, given = (parts[name].get("context") for name in ("model", "data"))
     if _whole(reads) and _whole(given) and reads < given:
         yield Fault("data.context", f"data.context is {given}, and the model reads {reads} tokens", f"model.context={given}")

@@ -241,6 +241,22 @@ def test_a_model_that_the_text_does_not_fit_is_refused(words, match):
         dlzoo.compose(*plain, *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "match", "fix"),
+    [
+        (("data.joint=false",), "model.tied is all, one table for both languages, and data.joint is false", "model.tied=head"),
+        (("model.target_vocab_size=99",), "model.target_vocab_size is 99, and the data have 4000", ""),
+        (("data.source=english",), "data.source is 'english': expected one of en, de, fr", ""),
+        (("model=resnet20",), "model has no key 'source_vocab_size'", "model=transformer_small"),
+    ],
+    ids=["tied", "vocabulary", "language", "model"],
+)
+def test_a_translator_that_the_sentences_do_not_fit_is_refused(words, match, fix):
+    with pytest.raises(ConfigError, match=match) as caught:
+        dlzoo.compose("experiment=multi30k_transformer", *words)
+    assert fix in caught.value.fix
+
+
 def test_a_choice_on_the_command_line_beats_the_experiments():
     words = ("trainer=cpu", "scheduler=multistep", "model=resnet20", "trainer.max_epochs=1", "~scheduler.peak")
     plain = dlzoo.compose("experiment=cifar10_resnet18", *words)

@@ -16,9 +16,8 @@ from dlzoo.data.sentences import Sentences
 from dlzoo.datamodules.in_memory import InMemory
 from dlzoo.errors import ConfigError, DataError
 
-__all__ = ["Language", "Multi30k", "PairInput", "PairSplits"]
+__all__ = ["Multi30k", "PairInput", "PairSplits"]
 
-Language = Literal["en", "de", "fr"]
 URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 FILES = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 SHA256 = {
@@ -102,8 +101,8 @@ class Multi30k(InMemory):
         self,
         data_dir: str | Path = "data",
         *,
-        source: Language = "de",
-        target: Language = "en",
+        source: Literal["en", "de", "fr"] = "de",
+        target: Literal["en", "de", "fr"] = "en",
         joint: bool = True,
         source_vocab_size: int = 8_000,
         target_vocab_size: int = 8_000,
