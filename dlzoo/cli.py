@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
     "generate": 'write on from a prompt with a language model: dlzoo generate RUN "PROMPT" [--greedy] [--samples N]',
+    "translate": "lines in, lines out, by a run of a translator: dlzoo translate RUN [--file FILE] [--beam N]",
     "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|features|landscape|...] [--picture FILE]",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
     "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
@@ -35,7 +36,8 @@ VERBS = {
     "doctor": "what this machine has: a block to paste into an issue",
 }
 # verbs that are files of their own
-HOMES = {"explain": "dlzoo.insight", "generate": "dlzoo.generate", "sweep": "dlzoo.sweep", "tune": "dlzoo.tune"}
+HOMES = {"explain": "dlzoo.insight", "generate": "dlzoo.generate", "sweep": "dlzoo.sweep", "translate": "dlzoo.translate"}
+HOMES |= {"tune": "dlzoo.tune"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,8 +126,11 @@ def _evaluate(arguments: list[str]) -> None:
     if args.json:
         print(json.dumps(metrics, indent=2))
         return
-    edition = rundir.find(args.run).summary["edition"]
+    found = rundir.find(args.run)
+    edition = found.summary["edition"]
     _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in sorted(metrics.items())])
+    for name, signature in json.loads((found.dir / "evaluation.json").read_text(encoding="utf-8"))["signatures"].items():
+        print(f"{name}: {signature}")
     if edition:
         print(f"data: {edition}")
 

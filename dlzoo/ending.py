@@ -9,9 +9,11 @@ from dlzoo.targets import flags
 __all__ = ["show"]
 
 # the verbs that come next, by how a run's network answers
-NEXT = {"labels": ("predict", "export"), "masks": ("predict", "export"), "text": ("generate", "export")}
+NEXT = {"labels": ("predict", "export"), "masks": ("predict", "export")}
+NEXT |= {"text": ("generate", "export"), "translation": ("translate", "export")}
 # the metrics that are shown, the most telling first
-SHOWN = ("test/miou", "test/acc", "test/acc_top5", "test/loss", "test/ppl", "test/bpc", "val/miou", "val/acc", "val/loss")
+SHOWN = ("test/miou", "test/acc", "test/acc_top5", "test/bleu", "test/chrf", "test/loss", "test/ppl", "test/bpc")
+SHOWN += ("val/miou", "val/acc", "val/bleu", "val/loss")
 
 
 def show(run: Run) -> None:

@@ -25,7 +25,9 @@ def out_of_memory(error: BaseException, config: Mapping[str, Any] | None = None,
         config: the run's; without it the values are named in general.
         step: where it happened.
     """
-    size = (config or {}).get("data", {}).get("batch_size")
+    data = (config or {}).get("data", {})
+    key = "batch_tokens" if "batch_tokens" in data else "batch_size"
+    size = data.get(key)
     accumulated = (config or {}).get("trainer", {}).get("accumulate_grad_batches", 1)
     half = max(1, size // 2) if size else "HALF"
     lighter = "trainer.precision=bf16-mixed"
@@ -35,6 +37,6 @@ def out_of_memory(error: BaseException, config: Mapping[str, Any] | None = None,
         "out of memory",
         where=("" if step is None else f"step {step}: ") + (str(error).strip() or type(error).__name__).splitlines()[0][:200],
         safe="the checkpoints written so far",
-        fix=f"data.batch_size={half} trainer.accumulate_grad_batches={2 * accumulated} (the same steps), "
-        f"data.batch_size={half}, or {lighter}",
+        fix=f"data.{key}={half} trainer.accumulate_grad_batches={2 * accumulated} (the same steps), "
+        f"data.{key}={half}, or {lighter}",
     )

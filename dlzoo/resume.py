@@ -14,7 +14,7 @@ from dlzoo.slurm import slurm_job
 
 # what may be another on resume, because it changes no number: where data lie, how many processes read them
 FREE = {"data.data_dir", "data.root", "data.num_workers", "data.eval_batch_size", "data.channels_last"}
-FREE |= {"data.run_dir", "data.token_dir"}
+FREE |= {"data.run_dir", "data.token_dir", "data.eval_batch_tokens"}
 FIXED = ("model", "data", "seed")
 
 

@@ -144,6 +144,7 @@ def _train(config: dict[str, Any], run: Run, overrides: list[str], first: bool) 
     summary |= {
         "status": "finished",
         "metrics": metrics,
+        "signatures": getattr(task, "signatures", {}),  # what some of them depend on
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "total_seconds": round(time.monotonic() - started, 2),

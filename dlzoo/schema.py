@@ -80,10 +80,13 @@ def faults(config: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _calls(config, "")
     parts = {name: node if isinstance(node := config.get(name), Mapping) else {} for name in BUILT}
     yield from (Fault(name, f"{name} names nothing to build") for name in BUILT if not parts[name].get("_target_"))
-    for name, key in (("model", "num_classes"), ("model", "in_channels"), ("model", "vocab_size"), ("task", "num_classes")):
+    of_model = ("num_classes", "in_channels", "vocab_size", "source_vocab_size", "target_vocab_size")
+    for name, key in (*(("model", key) for key in of_model), ("task", "num_classes")):
         ours, theirs = parts[name].get(key), parts["data"].get(key)
         if _whole(ours) and _whole(theirs) and ours != theirs:  # on a GPU it would be an assert deep in a kernel
             yield Fault(f"{name}.{key}", f"{name}.{key} is {ours}, and the data have {theirs}")
+    if parts["model"].get("tied") == "all" and parts["data"].get("joint") is False:
+        yield Fault("model.tied", "model.tied is all, one table for both languages, and data.joint is false", "model.tied=head")
     reads, given = (parts[name].get("context") for name in ("model", "data"))
     if _whole(reads) and _whole(given) and reads < given:
         yield Fault("data.context", f"data.context is {given}, and the model reads {reads} tokens", f"model.context={given}")
@@ -142,6 +145,7 @@ GIVEN_BY_THE_RUN = frozenset({"net", "optimizer", "scheduler", "total_steps", "p
 OF_A_TASK = {
     "model.num_classes": "a model that classifies, or the task and data for this one, such as experiment=stdlib_gpt model=NAME",
     "model.vocab_size": "a language model, such as model=gpt_char",
+    "model.source_vocab_size": "a translator, such as model=transformer_small",
 }
 
 

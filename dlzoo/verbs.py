@@ -79,7 +79,9 @@ def evaluate(run: str | Path, which: str = "best", overrides: list[str] | None =
     trainer.test(task, datamodule=data, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
-        rundir.write_json(found.dir / "evaluation.json", {"checkpoint": path.name, "edition": data.edition, "metrics": metrics})
+        measured = {"checkpoint": path.name, "edition": data.edition, "metrics": metrics}
+        measured["signatures"] = getattr(task, "signatures", {})
+        rundir.write_json(found.dir / "evaluation.json", measured)
     return metrics
 
 

@@ -150,7 +150,7 @@ def build(node: Any) -> Any:
     return node
 
 
-def _called(call: Callable[..., Any], target: str, *given: Any, **arguments: Any) -> Any:
+def _called(call: Callable[..., Any], target: str, /, *given: Any, **arguments: Any) -> Any:
     try:
         return call(*given, **arguments)
     except (ValueError, TypeError) as error:

@@ -282,6 +282,18 @@ def test_out_of_memory_has_its_own_code(say, monkeypatch, run):
     _polite(error, "out of memory", "batch_size")
 
 
+def test_out_of_memory_names_the_size_that_the_batches_have():
+    from dlzoo.memory import out_of_memory
+
+    trainer = {"precision": "32", "accelerator": "cpu", "accumulate_grad_batches": 1}
+    for data, words in (
+        ({"batch_size": 64}, "batch_size=32"),
+        ({"batch_tokens": 4096, "batch_size": None}, "batch_tokens=2048"),
+    ):
+        error = out_of_memory(RuntimeError("full"), {"data": data, "trainer": trainer})
+        assert f"data.{words} trainer.accumulate_grad_batches=2" in error.fix
+
+
 def test_a_full_disk_has_its_own_code(say, monkeypatch):
     """Every write of the run's text files says ENOSPC."""
     from dlzoo import rundir

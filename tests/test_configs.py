@@ -22,8 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent
 CHOICES = [(group, name) for group in config.GROUPS for name in zoo.list_configs(group)]
 EXPERIMENTS = zoo.list_configs("experiment")
 LANGUAGE = {"data": "tiny_shakespeare", "model": "gpt_char", "task": "language_modeling"}  # what goes with one of its kind
+TRANSLATION = {"data": "multi30k", "model": "transformer_small", "task": "seq2seq"}
 # one batch of eight of everything, on the CPU; enough of a picture for what is drawn
 TINY = ("trainer=cpu", "data.batch_size=8", "data.eval_batch_size=8", "debug=smoke", "trainer.limit_train_batches=1")
+
+TINY_PAIRS = ("trainer=cpu", "debug=smoke", "trainer.limit_train_batches=1", "data.batch_tokens=200", "task.max_length=9")
+TINY_PAIRS += ("data.source_vocab_size=300", "data.target_vocab_size=300", "data.eval_batch_tokens=200")
 
 
 def _is_of_language(group, name):
@@ -32,9 +36,16 @@ def _is_of_language(group, name):
     return name == LANGUAGE["task"] if group == "task" else "\nvocab_size:" in text and group in LANGUAGE
 
 
+def _is_of_translation(group, name):
+    """Whether a choice is for pairs of sentences: data and models that have two vocabularies, and their task."""
+    text = (zoo.config_dir() / group / f"{name}.yaml").read_text()
+    return name == TRANSLATION["task"] if group == "task" else "\nsource_vocab_size:" in text and group in TRANSLATION
+
+
 def _has_no_task_yet(group, name):
-    """Translators and forecasters: models that can be made and loaded, and that no task trains so far."""
-    return group == "model" and not {"num_classes", "vocab_size"} & set(zoo.model_info(name).arguments)
+    """Forecasters: models that can be made and loaded, and that no task trains so far."""
+    ends = {"num_classes", "vocab_size", "source_vocab_size"}
+    return group == "model" and not ends & set(zoo.model_info(name).arguments)
 
 
 def _pictures(root, classes, count, side, seed=0):
@@ -64,6 +75,15 @@ def _masked(root, folders, images, labels):
         (root / folder).mkdir(parents=True)
         for number, each in enumerate(pixels.astype(np.uint8)):
             Image.fromarray(each).save(root / folder / f"{number}.png", compress_level=0)
+
+
+def _captions(folder):
+    """Sentences of which each has its number and its language in it, as many as words make it."""
+    folder.mkdir()
+    for language, start in {"de": "Ein Mann liest Zeile", "en": "A man reads line", "fr": "Un homme lit la ligne"}.items():
+        for split, count in {"train": 60, "val": 12, "test_2016_flickr": 10}.items():
+            lines = "".join(f"{start} {number}{' ja' * (number % 7)}.\n" for number in range(count))
+            (folder / f"{split}.{language}.gz").write_bytes(gzip.compress(lines.encode()))
 
 
 def _idx(path, values):
@@ -118,6 +138,7 @@ def data(tmp_path_factory):
     letters = "\n !$&',-.3:;?" + string.ascii_letters  # the 65 of Shakespeare
     (folder / "tiny_shakespeare").mkdir()
     (folder / "tiny_shakespeare" / "input.txt").write_text(letters * 50)
+    _captions(folder / "multi30k")
     (folder / "library").mkdir()
     for number in range(60):
         (folder / "library" / f"module{number}.py").write_text(f"NUMBER = {number}\n" * 20)
@@ -130,6 +151,7 @@ def small(monkeypatch, data):
     from dlzoo.datamodules.camvid_small import CamvidSmall
     from dlzoo.datamodules.cifar import Cifar10, Cifar100
     from dlzoo.datamodules.mnist import FashionMnist, Mnist
+    from dlzoo.datamodules.multi30k import Multi30k
     from dlzoo.datamodules.speech_commands import SpeechCommands
     from dlzoo.datamodules.spoken_digits import SpokenDigits
     from dlzoo.datamodules.stdlib import Stdlib
@@ -142,12 +164,14 @@ def small(monkeypatch, data):
     monkeypatch.setattr(CamvidSmall, "published", (16, 8, 8))
     monkeypatch.setattr(TinyShakespeare, "published", 65 * 50)
     monkeypatch.setattr(Stdlib, "folder", data / "library")
+    monkeypatch.setattr(Multi30k, "published", {"train": 60, "val": 12, "test": 10})
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda value: value)
 def test_every_choice_composes_and_passes_the_check(group, name, data):
     words = [f"{group}={name}", f"data_dir={data}"]
     words += [f"{key}={value}" for key, value in LANGUAGE.items() if key != group and _is_of_language(group, name)]
+    words += [f"{key}={value}" for key, value in TRANSLATION.items() if key != group and _is_of_translation(group, name)]
     if _has_no_task_yet(group, name):
         with pytest.raises(ConfigError, match="model has no key 'num_classes'"):
             config.check(dlzoo.compose(*words))
@@ -162,6 +186,11 @@ def test_a_model_takes_its_ends_from_the_data(name):
         for data, size in (("tiny_shakespeare", 65), ("stdlib", 101)):
             words = (f"model={name}", f"data={data}", "task=language_modeling")
             assert config.check(dlzoo.compose(*words))["model"]["vocab_size"] == size
+        return
+    if _is_of_translation("model", name):
+        words = (f"model={name}", "data=multi30k", "task=seq2seq", "data.source_vocab_size=900", "data.joint=false")
+        model = config.check(dlzoo.compose(*words))["model"]
+        assert (model["source_vocab_size"], model["target_vocab_size"], model["padding"]) == (900, 8000, 0)
         return
     plain = config.check(dlzoo.compose(f"model={name}", "data=mnist"))
     assert (plain["model"]["num_classes"], plain["model"]["in_channels"], plain["task"]["num_classes"]) == (10, 1, 10)
@@ -210,6 +239,22 @@ def test_a_model_that_the_text_does_not_fit_is_refused(words, match):
     plain = [f"{key}={value}" for key, value in LANGUAGE.items()]
     with pytest.raises(ConfigError, match=match):
         dlzoo.compose(*plain, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "match", "fix"),
+    [
+        (("data.joint=false",), "model.tied is all, one table for both languages, and data.joint is false", "model.tied=head"),
+        (("model.target_vocab_size=99",), "model.target_vocab_size is 99, and the data have 4000", ""),
+        (("data.source=english",), "data.source is 'english': expected one of en, de, fr", ""),
+        (("model=resnet20",), "model has no key 'source_vocab_size'", "model=transformer_small"),
+    ],
+    ids=["tied", "vocabulary", "language", "model"],
+)
+def test_a_translator_that_the_sentences_do_not_fit_is_refused(words, match, fix):
+    with pytest.raises(ConfigError, match=match) as caught:
+        dlzoo.compose("experiment=multi30k_transformer", *words)
+    assert fix in caught.value.fix
 
 
 def test_a_choice_on_the_command_line_beats_the_experiments():
@@ -276,6 +321,9 @@ def test_every_experiment_builds(name, data):
     if "vocab_size" in cfg.data:
         tokens = torch.zeros(1, datamodule.context, dtype=torch.int64)
         assert task.net(tokens).shape == (1, datamodule.context, datamodule.vocab_size)
+    elif "source_vocab_size" in cfg.data:
+        tokens = torch.full((1, 3), cfg.data.source_vocab_size - 1)
+        assert task.net(tokens, tokens[:, :2]).shape == (1, 2, cfg.data.target_vocab_size)
     else:
         head = task.net.head
         ends = head.out_features if isinstance(head, torch.nn.Linear) else head.out_channels
@@ -289,7 +337,8 @@ def test_every_experiment_builds(name, data):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
-    words = [f"experiment={name}", f"data_dir={data}", *TINY, f"run_dir={tmp_path}/run"]
+    pairs = name.startswith("multi30k_")
+    words = [f"experiment={name}", f"data_dir={data}", *(TINY_PAIRS if pairs else TINY), f"run_dir={tmp_path}/run"]
     composed = dlzoo.compose(*words)
     words += ["data.image_size=32", "data.num_workers=0"] if "image_size" in composed.data else []
     words += ["data.val_size=16"] if "val_size" in composed.data else []
@@ -300,6 +349,15 @@ def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
     run = dlzoo.train(dlzoo.compose(*words), words)
     assert run.summary["status"] == "finished" and run.summary["steps"] == 1
     assert run.metrics["test/loss"] > 0 and dlzoo.load(run.dir) is not None
+    if pairs:
+        assert run.metrics["test/ppl"] == pytest.approx(np.exp(run.metrics["test/loss"]), rel=1e-4)
+        assert set(run.summary["signatures"]) == {f"{stage}/{what}" for stage in ("val", "test") for what in ("bleu", "chrf")}
+        files = {path.name for path in run.dir.iterdir()}
+        assert {"samples.txt", "alignment.png", "batch.txt", "curves.png", "tokenizer.json"} <= files
+        for verb in (verbs.export, lambda run: verbs.predict(run, ROOT)):
+            with pytest.raises(ConfigError, match="the run is of sentences"):
+                verb(run.dir)
+        return
     if "vocab_size" in composed.data:
         assert run.metrics["test/ppl"] == pytest.approx(np.exp(run.metrics["test/loss"]), rel=1e-4)
         assert {"samples.txt", "batch.txt", "curves.png", "tokenizer.json"} <= {path.name for path in run.dir.iterdir()}

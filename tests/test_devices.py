@@ -50,6 +50,23 @@ def test_every_strategy_trains_the_same(trained, trainer):
     assert found["val/acc"] <= 1e-7 and found["test/acc"] <= 1e-7, found
 
 
+def test_two_processes_train_a_translator_as_one_does(tmp_path, data_dir):
+    """They share each batch of sentences, and one has more tokens than the other; BLEU is of all sentences together."""
+    words = ("experiment=multi30k_seq2seq", "model.width=32", "model.embedding=32", "model.dropout=0", f"data_dir={data_dir}")
+    words += ("data.source_vocab_size=600", "data.target_vocab_size=600", "data.batch_tokens=700", "task.max_length=12")
+    words += (
+        "trainer.max_epochs=1",
+        f"trainer.limit_train_batches={devices.STEPS + 1}",
+        "trainer.log_every_n_steps=1",
+        "task.beams=1",
+    )
+    for trainer in ("cpu", "ddp_cpu"):
+        devices.train(tmp_path / trainer, *words, f"trainer={trainer}")
+    found = devices.differences(tmp_path / "cpu", tmp_path / "ddp_cpu")
+    assert found["train/loss"] <= 1e-5 and found["val/loss"] <= 1e-5 and found["test/loss"] <= 1e-5, found
+    assert found["test/bleu"] <= 0.05 and found["test/chrf"] <= 0.05, found
+
+
 @pytest.mark.parametrize("words", [("trainer.gradient_clip_val=0.5", "trainer.precision=bf16-mixed")])
 def test_shares_clip_by_the_whole_norm_in_bf16(trained, words):
     one, two = (devices.column(trained(trainer, *words), "train/loss") for trainer in ("cpu", "fsdp_cpu"))

@@ -22,10 +22,15 @@ SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=6", "trainer.log_e
 SAVING = ("callbacks.checkpoint.every_n_steps=4", "data.eval_batch_size=60")
 
 
-def _commands(tmp_path, fault, *words):
+# a translator: batches of unequal size, dropout, bf16
+PAIRS = ("experiment=multi30k_transformer", "data.source_vocab_size=1000", "data.target_vocab_size=1000", "task.max_length=20")
+PAIRS += ("data.batch_tokens=512", "trainer.limit_val_batches=1", "test=false", "callbacks.checkpoint.every_n_steps=4")
+
+
+def _commands(tmp_path, fault, *words, saving=SAVING):
     """The same training straight, and stopped by a fault and resumed: both fingerprints."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "train.py"), *SHORT, *SAVING, *words]
+    command = [sys.executable, str(ROOT / "train.py"), *SHORT, *saving, *words]
     found = []
     for name, variables in (("straight", {}), ("stopped", {"DLZOO_FAULT": fault})):
         done = subprocess.run(
@@ -43,6 +48,14 @@ def _commands(tmp_path, fault, *words):
 @pytest.mark.slow
 def test_bf16_on_a_cpu_is_the_same_bits(tmp_path):
     straight, resumed = _commands(tmp_path, "kill9@step=7", "trainer=cpu_fast")
+    assert straight == resumed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill9@step=7", "sigterm@step=3"])
+def test_a_translator_goes_on_within_an_epoch(tmp_path, data_dir, fault):
+    """Killed in the second epoch, three steps after a checkpoint; told to stop in the first."""
+    straight, resumed = _commands(tmp_path, fault, f"data_dir={data_dir}", saving=PAIRS)
     assert straight == resumed
 
 

@@ -91,6 +91,7 @@ MAY = {
         "targets",
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
+    "translate": {"data", "errors", "ops", "plots", "rundir", "verbs"},
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
     "generate": {"data", "ending", "errors", "nn", "ops", "rundir", "verbs"},
     "ending": {"launch", "rundir", "targets"},

@@ -334,7 +334,7 @@ def test_names_survive_one_edit(name):
 
 
 def test_a_name_that_is_like_nothing_lists_what_there_is():
-    with pytest.raises(ConfigError, match="scheduler can be: constant, cosine, multistep, one_cycle"):
+    with pytest.raises(ConfigError, match="scheduler can be: constant, cosine, inverse_sqrt, multistep"):
         dlzoo.compose("scheduler=zzzzzz")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlzoo.callbacks.pictures.labels import LabelPictures
 from dlzoo.callbacks.pictures.masks import MaskPictures
+from dlzoo.callbacks.pictures.sentences import TranslationSamples
 from dlzoo.callbacks.pictures.text import TextSamples
 from dlzoo.errors import NumericalError
 from dlzoo.plots import figure
@@ -18,7 +19,7 @@ from dlzoo.plots.history import read_metrics
 from dlzoo.signals import Stopped
 
 # what a task says of its answers -> what draws them
-PICTURES = {"labels": LabelPictures, "masks": MaskPictures, "text": TextSamples}
+PICTURES = {"labels": LabelPictures, "masks": MaskPictures, "text": TextSamples, "translation": TranslationSamples}
 
 
 class RunReport(L.Callback):
@@ -40,7 +41,7 @@ class RunReport(L.Callback):
         self._since: float | None = None
         self._loss: Tensor | None = None
         self._batches = 0
-        self._pictures: LabelPictures | MaskPictures | TextSamples | None = None
+        self._pictures: LabelPictures | MaskPictures | TextSamples | TranslationSamples | None = None
 
     @property
     def samples_per_second(self) -> float:

@@ -5,17 +5,67 @@ the r-th W-th of every batch. Training on two devices therefore sees the batches
 in the middle of an epoch needs one number: how many batches were given before.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 from dlzoo.data.streams import generator
 from dlzoo.errors import ConfigError
 
-__all__ = ["EpochOrder"]
+__all__ = ["EpochOrder", "EpochPosition"]
 
 
-class EpochOrder:
-    """The order of the samples, cut into batches and shares. Lightning calls `set_epoch` on it before each epoch.
+class EpochPosition(ABC):
+    """Where a loader stands: the epoch, and how many of its batches were given. Lightning calls `set_epoch` on it before each
+    epoch.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.given = 0  # batches given so far in this epoch
+        self._first = 0  # where the next pass starts; above 0 only after load_state_dict
+        self._finished = False
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches in an epoch, the same on every rank."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is this epoch."""
+        if epoch != self.epoch:
+            self._first = self.given = 0
+        self.epoch, self._finished = epoch, False
+
+    def start(self) -> int:
+        """Begins a pass over the epoch and returns its first batch: 0, or where a loaded state goes on.
+
+        Without `set_epoch` in between, the pass after a finished one is the next epoch.
+        """
+        if self._finished:
+            self.set_epoch(self.epoch + 1)
+        first, self._first = self._first, 0
+        self.given = first
+        return first
+
+    def gave(self, batch: int) -> None:
+        """Notes that this batch of the epoch has been given."""
+        self.given = batch + 1
+        self._finished = self.given >= len(self)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where this epoch stands, for a checkpoint. It is the same on every rank and holds for any world size."""
+        return {"epoch": self.epoch, "batches": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next pass goes on where `state` was taken."""
+        self.epoch, self._first = int(state["epoch"]), int(state["batches"])
+        self.given = self._first
+        self._finished = self._first >= len(self)
+
+
+class EpochOrder(EpochPosition):
+    """The order of the samples, cut into batches and shares.
 
     Args:
         size: samples in the data set.
@@ -42,6 +92,7 @@ class EpochOrder:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        super().__init__()
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in [0, world_size), got rank {rank} of {world_size}")
         # gradients are averaged over ranks, so in training each needs as many samples as the others; evaluation adds counts up
@@ -57,10 +108,6 @@ class EpochOrder:
             raise ConfigError(what, where="data", fix="use fewer devices, or more data")
         self.size, self.batch_size, self.shuffle, self.seed = size, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self.given = 0  # batches given so far in this epoch
-        self._first = 0  # where the next pass starts; above 0 only after load_state_dict
-        self._finished = False
 
         full, rest = divmod(size, batch_size)
         if rest and full and drop_last:
@@ -75,28 +122,6 @@ class EpochOrder:
         """Batches in an epoch, the same on every rank."""
         return self._batches
 
-    def set_epoch(self, epoch: int) -> None:
-        """The next pass is this epoch."""
-        if epoch != self.epoch:
-            self._first = self.given = 0
-        self.epoch, self._finished = epoch, False
-
-    def start(self) -> int:
-        """Begins a pass over the epoch and returns its first batch: 0, or where a loaded state goes on.
-
-        Without `set_epoch` in between, the pass after a finished one is the next epoch.
-        """
-        if self._finished:
-            self.set_epoch(self.epoch + 1)
-        first, self._first = self._first, 0
-        self.given = first
-        return first
-
-    def gave(self, batch: int) -> None:
-        """Notes that this batch of the epoch has been given."""
-        self.given = batch + 1
-        self._finished = self.given >= len(self)
-
     def permutation(self) -> Tensor:
         """Indices of the samples in the order of this epoch: (size,)."""
         if not self.shuffle:
@@ -109,13 +134,3 @@ class EpochOrder:
         high = self._end if batch == len(self) - 1 else low + self.batch_size
         count = high - low
         return low + count * self.rank // self.world_size, low + count * (self.rank + 1) // self.world_size
-
-    def state_dict(self) -> dict[str, int]:
-        """Where this epoch stands, for a checkpoint. It is the same on every rank and holds for any world size."""
-        return {"epoch": self.epoch, "batches": self.given}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next pass goes on where `state` was taken."""
-        self.epoch, self._first = int(state["epoch"]), int(state["batches"])
-        self.given = self._first
-        self._finished = self._first >= len(self)

@@ -22,15 +22,15 @@ class InMemory(LightningDataModule):
     reads its files.
 
     Args:
-        batch_size: samples a training batch, over all devices together.
-        eval_batch_size: samples a validation or test batch, over all devices together.
+        batch_size: samples a training batch, over all devices together; None where something else limits it.
+        eval_batch_size: samples a validation or test batch, over all devices together; likewise.
         seed: of order and augmentation.
     """
 
     classes: tuple[str, ...]
     edition: str = ""  # how the data found differ from the published ones; known after setup
 
-    def __init__(self, *, batch_size: int, eval_batch_size: int, seed: int) -> None:
+    def __init__(self, *, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
         super().__init__()
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self._splits: Any = None

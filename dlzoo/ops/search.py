@@ -14,12 +14,12 @@ Shapes: B sequences, K beams, V tokens known, T tokens at most. All tensors of a
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Found", "Step", "beam_search", "greedy_search", "length_penalty", "select"]
+__all__ = ["Found", "Step", "Writer", "beam_search", "greedy_search", "length_penalty", "select", "write"]
 
 # the last tokens, (N,), and the state -> the next token's logits, (N, V), and the new state
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -37,6 +37,16 @@ class Found(NamedTuple):
     tokens: Tensor
     lengths: Tensor
     scores: Tensor
+
+
+class Writer(Protocol):
+    """A network that reads a source and writes token by token: what a translator has to be."""
+
+    def encode(self, source: Tensor) -> Any:
+        """Source (B, S) -> the state before the first token, tensors of which each has the batch first."""
+
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """As `Step`."""
 
 
 def length_penalty(length: int, alpha: float) -> float:
@@ -146,6 +156,32 @@ def beam_search(
     found = _best(ended, paths, cut, max_length)
     none = found.scores.isneginf()
     return Found(found.tokens.masked_fill(none[..., None], end), found.lengths.masked_fill(none, 0), found.scores)
+
+
+def write(
+    net: Writer, source: Tensor, begin: int, end: int, max_length: int, beams: int = 1, alpha: float = 0.6
+) -> tuple[Tensor, Tensor]:
+    """The best sequence that a network finds for each source.
+
+    Args:
+        net: reads and writes.
+        source: what it reads.
+        begin: the token that each sequence begins with.
+        end: the token that ends one.
+        max_length: T.
+        beams: K; 1 is greedy search.
+        alpha: of the length penalty.
+
+    Shape:
+        source (B, S) -> tokens (B, T), filled up with end tokens, and scores (B).
+    """
+    with torch.no_grad():
+        state, first = net.encode(source), source.new_full((len(source),), begin)
+    if beams == 1:
+        found = greedy_search(net.step, state, first, end, max_length)
+    else:
+        found = beam_search(net.step, state, first, end, max_length, beams, alpha)
+    return found.tokens[:, 0], found.scores[:, 0]
 
 
 def _best(found: Found, tokens: Tensor, scores: Tensor, length: int) -> Found:

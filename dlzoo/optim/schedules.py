@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["constant", "cosine", "exponential", "multistep", "one_cycle"]
+__all__ = ["constant", "cosine", "exponential", "inverse_sqrt", "multistep", "one_cycle", "trapezoid"]
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
@@ -109,6 +109,57 @@ def one_cycle(optimizer: Optimizer, total_steps: int, peak: float = 0.3, start: 
         if share < peak:
             return start + (1 - start) * share / peak
         return final + (1 - final) * (1 - share) / max(1 - peak, 1e-12)
+
+    return _by_share(optimizer, total_steps, factor)
+
+
+def inverse_sqrt(optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:
+    """A linear rise, then down with the square root of the steps; the optimizer's rate is the top.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, equation 3, where the top is (width * warm-up steps)^-0.5.
+
+    Args:
+        optimizer: its rates are scaled.
+        total_steps: steps of the whole training.
+        warmup: share of the training in which the rate rises; the paper's 4,000 of 100,000 steps are 0.04.
+
+    Raises:
+        ValueError: warmup is not above 0 and at most 1.
+    """
+    _check_shares(warmup=[warmup])
+    if not warmup:
+        raise ValueError("warmup must be above 0: it is what the rate falls from, got 0")
+
+    def factor(share: float) -> float:
+        return _rise(share, warmup) if share < warmup else (warmup / share) ** 0.5
+
+    return _by_share(optimizer, total_steps, factor)
+
+
+def trapezoid(
+    optimizer: Optimizer, total_steps: int, warmup: float = 0.02, cooldown: float = 0.2, final: float = 0.0
+) -> LambdaLR:
+    """Up, level, and down in a straight line: one level run can be cooled down at several lengths.
+
+    Source: Hägele et al. 2024, arXiv 2405.18392, equation 1 with the linear form of section 4.1.
+
+    Args:
+        optimizer: its rates are scaled.
+        total_steps: steps of the whole training.
+        warmup: share of the training in which the rate rises.
+        cooldown: share of the training, its end, in which it falls; 0.2 is as good as a cosine there.
+        final: the last rate, as a share of the optimizer's.
+
+    Raises:
+        ValueError: a share outside 0 to 1, or warm-up and cool-down overlap.
+    """
+    _check_shares(warmup=[warmup], cooldown=[cooldown], final=[final])
+    if warmup + cooldown > 1:
+        raise ValueError(f"warmup and cooldown must be at most 1 together, got {warmup} and {cooldown}")
+
+    def factor(share: float) -> float:
+        left = min(1.0, (1 - share) / cooldown) if cooldown else 1.0
+        return _rise(share, warmup) * (final + (1 - final) * left)
 
     return _by_share(optimizer, total_steps, factor)
 

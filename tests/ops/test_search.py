@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlzoo.ops.search import Found, beam_search, greedy_search, length_penalty, select
+from dlzoo.ops.search import Found, beam_search, greedy_search, length_penalty, select, write
 
 VOCABULARY, END, LENGTH = 4, 3, 4
 EVERYTHING = VOCABULARY * (VOCABULARY - 1) ** (LENGTH - 1)  # as many as there are of the longest: nothing is left out
@@ -246,3 +246,19 @@ def test_refuses(arguments, message):
     if "max_length" in arguments:
         with pytest.raises(ValueError, match=message):
             greedy_search(language.step, language.start(1), torch.tensor([0]), END, 0)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_a_network_writes_is_the_best_that_the_search_finds(beams):
+    class Writes(Language):
+        def encode(self, source):
+            return self.start(len(source))
+
+    net, source = Writes(), torch.zeros(4, 2, dtype=torch.int64)
+    first = torch.full((4,), 1)
+    if beams == 1:
+        found = greedy_search(net.step, net.start(4), first, END, LENGTH)
+    else:
+        found = beam_search(net.step, net.start(4), first, END, LENGTH, beams, 0.6)
+    tokens, scores = write(net, source, 1, END, LENGTH, beams, 0.6)
+    assert torch.equal(tokens, found.tokens[:, 0]) and torch.equal(scores, found.scores[:, 0])
