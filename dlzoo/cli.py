@@ -189,7 +189,7 @@ def _consolidate(arguments: list[str]) -> None:
 
 
 def _list(arguments: list[str]) -> None:
-    from dlzoo import rundir, zoo
+    from dlzoo import ending, rundir, zoo
 
     groups = {f"{name}s": name for name in ("model", "experiment", "task", "optimizer", "scheduler", "trainer", "logger")}
     groups |= {name: name for name in ("data", "augment", "callbacks", "debug")} | {"searches": "hparams_search"}
@@ -206,9 +206,7 @@ def _list(arguments: list[str]) -> None:
                 metrics = found.metrics
             except (OSError, ValueError):  # it stopped before its summary
                 metrics = {}
-            shown = next(
-                (f"{name} {metrics[name]:.4f}" for name in ("test/acc", "val/acc", "test/loss") if name in metrics), ""
-            )
+            shown = next((f"{name} {metrics[name]:.4f}" for name in ending.SHOWN if name in metrics), "")
             rows.append([str(found.dir), found.status, shown])
         _table(["run", "status", "result"], rows)
         return

@@ -67,7 +67,7 @@ def experiments() -> str:
         what, _, command = comment.partition(" python train.py")
         what = re.sub(r"\s*(Ours: see RESULTS\.md|Not measured yet: ).*$", "", what.strip())
         rows.append([what, f"`python train.py{command.rstrip()}`", figure(path.stem, reached)])
-    return results.table(["what", "command", "test accuracy, ours"], rows)
+    return results.table(["what", "command", "ours, on the test split"], rows)
 
 
 def figure(experiment: str, reached: list[list[results.Record]]) -> str:
@@ -77,7 +77,7 @@ def figure(experiment: str, reached: list[list[results.Record]]) -> str:
         return "not measured yet"
     best = max(own, key=lambda group: (not group[0]["overrides"], group[0]["epochs"]))
     first = best[0]
-    text = f"{results.accuracy(best)} ({len(best)} seed{'s' * (len(best) > 1)})"
+    text = f"{results.result(best)} ({len(best)} seed{'s' * (len(best) > 1)})"
     if first["overrides"]:
         text += f" with `{' '.join(first['overrides'])}`"
     return text + (f"; {first['edition'].partition(':')[0]}" if first["edition"] else "")

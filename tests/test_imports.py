@@ -32,6 +32,7 @@ MAY = {
     "launch": {"errors"},
     "consolidate": {"checkpoints", "errors", "rundir", "sharded"},
     "scratch": set(),
+    "ending": {"launch", "rundir", "targets"},
     "errors": set(),
     "foreign": set(),
     "redact": set(),
@@ -95,6 +96,7 @@ MAY = {
     "cli": {
         "consolidate",
         "doctor",
+        "ending",
         "errors",
         "jobs",
         "launch",

@@ -75,9 +75,9 @@ def test_an_experiment_shows_what_was_measured(readme):
     short, whole = [record(0.5, ["trainer.max_epochs=6"], 6)], [record(0.91, epochs=20), record(0.93, epochs=20)]
     assert readme.figure("x", []) == "not measured yet"
     assert readme.figure("y", [short]) == "not measured yet"
-    assert readme.figure("x", [short]) == "50.00 % (1 seed) with `trainer.max_epochs=6`"
-    assert readme.figure("x", [short, whole]) == "92.00 +- 1.41 % (2 seeds)"
-    assert readme.figure("x", [[record(0.5, edition="JPEG edition: not comparable")]]) == "50.00 % (1 seed); JPEG edition"
+    assert readme.figure("x", [short]) == "50.00 % accuracy (1 seed) with `trainer.max_epochs=6`"
+    assert readme.figure("x", [short, whole]) == "92.00 +- 1.41 % accuracy (2 seeds)"
+    assert readme.figure("x", [[record(0.5, edition="JPEG edition: not comparable")]]) == "50.00 % accuracy (1 seed); JPEG edition"
 
 
 def test_there_are_commands_to_check():
