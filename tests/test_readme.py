@@ -77,7 +77,8 @@ def test_an_experiment_shows_what_was_measured(readme):
     assert readme.figure("y", [short]) == "not measured yet"
     assert readme.figure("x", [short]) == "50.00 % accuracy (1 seed) with `trainer.max_epochs=6`"
     assert readme.figure("x", [short, whole]) == "92.00 +- 1.41 % accuracy (2 seeds)"
-    assert readme.figure("x", [[record(0.5, edition="JPEG edition: not comparable")]]) == "50.00 % accuracy (1 seed); JPEG edition"
+    other = [record(0.5, edition="JPEG edition: not comparable")]
+    assert readme.figure("x", [other]) == "50.00 % accuracy (1 seed); JPEG edition"
 
 
 def test_there_are_commands_to_check():

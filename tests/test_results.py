@@ -77,7 +77,7 @@ def test_a_row_is_the_mean_of_its_seeds(results, finished, tmp_path):
         assert results.add(finished(seed=seed, accuracy=accuracy), folder) == "results/runs.jsonl"
     text = results.render(folder)
     cells = next(line for line in text.splitlines() if line.startswith("| `python train.py`")).split(" | ")
-    assert cells[1:5] == ["resnet20, epochs: 20", "3", "98.00 +- 1.00 % accuracy", "-"]  # the sample standard deviation of 97, 98, 99
+    assert cells[1:5] == ["resnet20, epochs: 20", "3", "98.00 +- 1.00 % accuracy", "-"]  # of 97, 98, 99
     assert cells[5:8] == ["90 s", "2.5 min", "1,000"]
     assert cells[8] == "Intel Xeon, 1 of 2 cores, fp32"
     assert cells[9:] == ["2.15.0", "01234567+", "original |"]
