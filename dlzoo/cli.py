@@ -23,7 +23,7 @@ VERBS = {
     "resume": "go on with a run, the latest unfinished one if none is named: dlzoo resume [RUN] [key=value ...]",
     "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
-    "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|features|landscape|...] [--picture FILE]",
+    "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|landscape|heads|next|...] [--text TEXT]",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
     "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
     "sweep": "many runs: dlzoo sweep seed=1,2,3 | hparams_search=digits_optuna | DIR",

@@ -91,7 +91,9 @@ MAY = {
         "targets",
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
-    "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
+    "insight": {"errors", "explain", "insight_pictures", "insight_text", "plots", "rundir"},
+    "insight_pictures": {"checkpoints", "config", "explain", "plots", "rundir", "verbs", "zoo"},
+    "insight_text": {"config", "data", "errors", "explain", "nn", "ops", "plots", "rundir", "verbs", "zoo"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "cli": {
         "consolidate",

@@ -106,7 +106,8 @@ def test_a_verb_takes_these_words(words, monkeypatch, capsys):
     if words[0] == "sweep":  # what its searches hold: tests/test_sweep.py
         assert (ROOT / "configs" / f"{words[1].replace('=', '/')}.yaml").is_file()
     elif words[0] == "explain":
-        assert insight.parsed(words[1:])[0] == "RUN"
+        args = insight.parsed(words[1:])
+        assert args.gradients or args.run == "RUN"
     elif words[0] in ("list", "doctor"):
         cli._dispatch(words)
         assert capsys.readouterr().out.strip()
