@@ -90,11 +90,11 @@ class TextLook:
         from dlzoo.plots.heads import heads
 
         tokens = self.tokens(HEADS)
-        maps = attention_maps(self.net, tokens[None])
-        maps = {name: weights[0] for name, weights in maps.items()}
+        maps = {name: weights[0] for name, weights in attention_maps(self.net, tokens[None]).items()}
+        chosen = named(maps, self.options.layer)
         words = shown(self.tokenizer, tokens)
         title = f"{self.title}: how much each token (row) takes of each before it (column)"
-        return heads(named(maps, self.options.layer), title, words, words, f"{len(maps)} layers, colours by the square root")
+        return heads(chosen, title, words, words, "A row sums to 100 %; the colours follow the square root.")
 
     def _next(self) -> "Figure":
         from dlzoo.explain.next_tokens import next_tokens
@@ -216,20 +216,16 @@ class SentencesLook:
 
         source, target, read, written = self.pair
         maps = {name: weights[0] for name, weights in attention_maps(self.net, source, target).items()}
-        figures = {}
+        shown_maps, figures = named(maps, self.options.layer), {}
         for part, (queries, keys) in {
             "encoder": (read, read),
             "cross": (written, read),
             "decoder": (written, ["(begin)", *written[:-1]]),
         }.items():
-            chosen = {name: weights for name, weights in maps.items() if _part(name) == part}
-            if self.options.layer:
-                chosen = {name: weights for name, weights in chosen.items() if name.startswith(self.options.layer)}
+            chosen = {name: weights for name, weights in shown_maps.items() if _part(name) == part}
             if chosen:
                 title = f"{self.title}: {part} attention, each token (row) and what it takes (columns)"
                 figures[f"heads_{part}"] = heads(chosen, title, queries, keys)
-        if not figures:
-            raise ConfigError(f"there is no attention in {self.options.layer}", where="--layer", fix=", ".join(maps))
         return figures
 
     def _align(self) -> "Figure":

@@ -63,8 +63,9 @@ def experiments() -> str:
     reached = results.groups(results.read(ROOT / "results" / "runs.jsonl"))
     rows = []
     for path in sorted((zoo.config_dir() / "experiment").glob("*.yaml")):
-        comment = zoo.leading_comment(path.read_text(encoding="utf-8"))
-        what, _, command = comment.partition(" python train.py")
+        text = path.read_text(encoding="utf-8")
+        what = zoo.leading_comment(text).partition(" python train.py")[0]
+        command = next(line for line in text.splitlines() if line.startswith("#   python train.py")).partition("train.py")[2]
         what = re.sub(r"\s*(Ours: see RESULTS\.md|Not measured yet: ).*$", "", what.strip())
         rows.append([what, f"`python train.py{command.rstrip()}`", figure(path.stem, reached)])
     return results.table(["what", "command", "ours, on the test split"], rows)
