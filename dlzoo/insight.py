@@ -98,8 +98,8 @@ def explain(
             path = found.dir / "explain" / f"{name}.png"
             figure.save(drawn, path)
             written.append(path)
-            say(f"{path}\n  {make.kinds[kind]}")
-        for line in look.tell(kind):
+            say(str(path))
+        for line in [f"  {make.kinds[kind]}", *look.tell(kind)]:
             say(line)
     for line in look.hints([path.stem for path in written]):
         say(line)

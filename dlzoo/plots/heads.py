@@ -48,7 +48,8 @@ def heads(
             )
     columns = max(len(weights) for weights in layers.values())
     longer = max(len(queries), len(keys))
-    side = min(max(CELL * longer, LEAST), MOST if columns <= 6 else LEAST)
+    single = columns == len(layers) == 1  # a map of its own, such as an alignment
+    side = min(max((2 if single else 1) * CELL * longer, LEAST), (2 if single else 1) * MOST if columns <= 6 else LEAST)
     cell = side / longer
     tall, wide = cell * len(queries), cell * len(keys)
     size = min(8.0, 72 * 0.8 * cell)
@@ -78,7 +79,7 @@ def heads(
                 axes.set_yticks(range(len(queries)), names[0], parse_math=False)
             if named and row == len(layers) - 1:
                 axes.set_xticks(range(len(keys)), names[1], rotation=90, parse_math=False)
-            if row == 0:
+            if row == 0 and not single:
                 axes.set_title(f"head {column}", fontsize=9, color=INK, pad=3)
     bar_place = ((left + columns * (wide + GAP) + 0.02) / width, (high - HEAD - 0.25 - min(tall, 2.0)) / high, 0.1 / width)
     axes = figure.add_axes((*bar_place, min(tall, 2.0) / high))
