@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from dlzoo.data.sentences import Sentences
     from dlzoo.data.tokenizers import Tokenizer
     from dlzoo.insight import Options
     from dlzoo.nn.recurrent import Recurrent
@@ -195,10 +196,7 @@ class SentencesLook:
             tokens = written[0].tolist()
             tokens = tokens[: tokens.index(END)] if END in tokens else tokens
             target = torch.tensor([[BEGIN, *tokens]])
-            words = [
-                [shown_one(made.decode([token])) if token > END else "(end)" for token in row]
-                for made, row in ((reads, source[0].tolist()), (writes, [*tokens, END]))
-            ]
+            words = [_of_sentence(made, row, END) for made, row in ((reads, source[0].tolist()), (writes, [*tokens, END]))]
             self._pair = source, target, *words
         return self._pair
 
@@ -313,6 +311,15 @@ def named(maps: "dict[str, Tensor]", layer: str | None) -> "dict[str, Tensor]":
     if not chosen:
         raise ConfigError(f"there is no attention in {layer}", where="--layer", fix=", ".join(maps))
     return chosen
+
+
+def _of_sentence(sentences: "Sentences", tokens: list[int], end: int) -> list[str]:
+    """Each token of a sentence as it can be read; those below the tokenizer's own are no text."""
+    first = sentences.vocab_size - sentences.tokenizer.vocab_size
+    return [
+        shown_one(sentences.tokenizer.decode([token - first])) if token >= first else "(end)" if token == end else "(none)"
+        for token in tokens
+    ]
 
 
 def _part(name: str) -> str:

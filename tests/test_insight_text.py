@@ -139,3 +139,36 @@ def test_gradients_through_time_without_a_run(say, monkeypatch, tmp_path):
     assert left["LSTM, forget bias 0"] < 1e-3 * left["LSTM, forget bias 1"] < 1e-4 * left["LSTM, forget bias 2"]
     code, _, err = say("--gradients", "--out", tmp_path / "gradients_through_time.png" / "x.png")
     assert code == 2 and "can not be written" in err
+
+
+@pytest.mark.parametrize("kind", ["transformer", "seq2seq"])
+def test_a_translator_shows_its_heads_and_its_alignment(monkeypatch, tmp_path, kind):
+    """Of a sentence of one's own: what it writes is read again, and the words stand at the maps."""
+    sentences = pytest.importorskip("dlzoo.data.sentences", reason="translators come with another part of the zoo")
+    from types import SimpleNamespace
+
+    from dlzoo import insight, verbs
+    from dlzoo.models.language.transformer import Transformer, TransformerSize
+    from dlzoo.models.sequence.seq2seq import Seq2Seq, Seq2SeqSize
+
+    made = sentences.Sentences.train(["the cat sat", "a dog ran"] * 9, 265)
+    made.tokenizer.save(tmp_path / "words.json")
+    torch.manual_seed(0)
+    if kind == "transformer":
+        net = Transformer(265, 265, TransformerSize(width=12, depth=2, heads=2, hidden=10)).eval()
+    else:
+        net = Seq2Seq(265, 265, size=Seq2SeqSize(embedding=6, width=8)).eval()
+    monkeypatch.setattr(verbs, "load", lambda *_: net)
+    how = {"kind": "sentences", "source_tokenizer": "words.json", "target_tokenizer": "words.json"}
+    run = SimpleNamespace(config={"name": "x"}, summary={"preprocess": how}, dir=tmp_path)
+    look = insight_text.SentencesLook(run, tmp_path, insight.Options(text="the cat ran"))
+    source, target, read, written = look.pair
+    assert "".join(read[:-1]).replace("\N{MIDDLE DOT}", "") == "thecatran" and read[-1] == written[-1] == "(end)"
+    assert len(read) == source.shape[1] and len(written) == target.shape[1]
+    figure = look.draw("align")["align"]
+    torch.testing.assert_close(torch.tensor(figure.axes[0].images[0].get_array().data).float(), net.align(source, target)[0])
+    if kind == "transformer":
+        assert set(look.draw("heads")) == {"heads_encoder", "heads_cross", "heads_decoder"}
+    else:
+        with pytest.raises(insight.ConfigError, match="Seq2Seq has no attention"):
+            look.draw("heads")
