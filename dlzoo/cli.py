@@ -27,7 +27,7 @@ VERBS = {
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
     "generate": 'write on from a prompt with a language model: dlzoo generate RUN "PROMPT" [--greedy] [--samples N]',
     "translate": "lines in, lines out, by a run of a translator: dlzoo translate RUN [--file FILE] [--beam N]",
-    "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|features|landscape|...] [--picture FILE]",
+    "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|landscape|heads|next|...] [--text TEXT]",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
     "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
     "sweep": "many runs: dlzoo sweep seed=1,2,3 | hparams_search=digits_optuna | DIR",
@@ -212,7 +212,7 @@ def _consolidate(arguments: list[str]) -> None:
 
 
 def _list(arguments: list[str]) -> None:
-    from dlzoo import rundir, zoo
+    from dlzoo import ending, rundir, zoo
 
     groups = {f"{name}s": name for name in ("model", "experiment", "task", "optimizer", "scheduler", "trainer", "logger")}
     groups |= {name: name for name in ("data", "augment", "callbacks", "debug")} | {"searches": "hparams_search"}
@@ -229,9 +229,7 @@ def _list(arguments: list[str]) -> None:
                 metrics = found.metrics
             except (OSError, ValueError):  # it stopped before its summary
                 metrics = {}
-            shown = next(
-                (f"{name} {metrics[name]:.4f}" for name in ("test/acc", "val/acc", "test/loss") if name in metrics), ""
-            )
+            shown = next((f"{name} {metrics[name]:.4f}" for name in ending.SHOWN if name in metrics), "")
             rows.append([str(found.dir), found.status, shown])
         _table(["run", "status", "result"], rows)
         return

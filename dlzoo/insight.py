@@ -1,38 +1,25 @@
 """`dlzoo explain`: the pictures that show what the network of a run has learned, and what it looks at."""
 
 import argparse
-import itertools
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dlzoo import rundir, verbs, zoo
+from dlzoo import insight_pictures, insight_text, rundir
 from dlzoo.errors import ConfigError, DataError, polite, suggest
 from dlzoo.rundir import Run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
-
-    from dlzoo.explain.pictures import Sample
-
-# what there is, and what to look at in it
-KINDS = {
-    "gradcam": "is the heat on the object, or on what stands around it?",
-    "filters": "edges and colours after good training; noise means too little training, or too large a rate",
-    "features": "the picture, then its edges, then fewer places and more of what is there; channels that are empty are dead",
-    "visualize": "what a class looks like to the network: shapes, or only a texture?",
-    "occlusion": "red parts carry the decision; a red background is a shortcut that will not hold elsewhere",
-    "receptive_field": "the frame is what a unit can see, the heat what it looks at: larger objects are seen in parts",
-    "landscape": "wide and smooth around the trained weights, or narrow and rough?",
-    "confusion": "which classes are taken for each other, and whether both ways",
-    "mistakes": "is the label right? is there anything that they have in common?",
+# what draws, by the kind of input that a run was trained on
+LOOKS = {
+    "image": insight_pictures.Look,
+    "wave": insight_pictures.Look,
+    "text": insight_text.TextLook,
+    "sentences": insight_text.SentencesLook,
 }
-LOOKED_AT = 256  # test pictures that are read
-POINTS, SAMPLES = 15, 256
+POINTS, SAMPLES, TOP = 15, 256, 5
+GRADIENTS = "gradients_through_time.png"
 
 
 @dataclass(frozen=True)
@@ -43,9 +30,11 @@ class Options:
         picture: a file of the user's instead of test pictures.
         layer: a name as in the network's `named_modules`.
         which: "best" or "last" weights.
-        beside: another run, whose loss landscape is drawn beside this one's.
+        beside: another run, whose loss landscape, or gradients, are drawn beside this one's.
         points: of the landscape's grid, along one side.
         samples: that the landscape's loss is the mean of.
+        text: the user's instead of validation text; of a translator a sentence to translate.
+        top: likeliest next tokens that are shown.
         overrides: such as data_dir=PATH.
     """
 
@@ -55,6 +44,8 @@ class Options:
     beside: str | None = None
     points: int = POINTS
     samples: int = SAMPLES
+    text: str | None = None
+    top: int = TOP
     overrides: Sequence[str] = field(default_factory=list)
 
 
@@ -65,7 +56,7 @@ def explain(
 
     Args:
         run: its directory, or one of its checkpoints.
-        what: one of KINDS, or "all" of those that apply to it.
+        what: one of the kinds that there are for its data, or "all" of those that apply to it.
         options: see there.
         say: is called with the lines to print.
 
@@ -74,25 +65,30 @@ def explain(
 
     Raises:
         ConfigError: no such run, picture or layer, or one that does not apply to this network.
-        DataError: the data are not here; with a picture of yours most of the pictures can do without.
+        DataError: the data are not here; with a picture or a text of yours most of the pictures can do without.
     """
     options = options or Options()
     found = rundir.find(run)
-    if what != "all" and what not in KINDS:
-        raise ConfigError(f"there is no picture {what!r}", where="dlzoo explain", fix=suggest(what, KINDS) or ", ".join(KINDS))
+    make = _look(found, options)
+    if what != "all" and what not in make.kinds:
+        raise ConfigError(
+            f"there is no picture {what!r} of this kind of run",
+            where="dlzoo explain",
+            fix=suggest(what, make.kinds) or ", ".join(make.kinds),
+        )
     if options.beside:
         rundir.find(options.beside)  # told at once, and not after the first landscape
-    look = Look(found, run, options)
+    look = make(found, run, options)
     if options.layer:
         from dlzoo.explain.layers import find
 
         find(look.net, options.layer)
     written = []
-    for kind in KINDS if what == "all" else [what]:
+    for kind in make.kinds if what == "all" else [what]:
         try:
             figures = look.draw(kind)
         except (ConfigError, DataError) as error:
-            if what != "all" or (isinstance(error, DataError) and not options.picture):
+            if what != "all" or (isinstance(error, DataError) and not (options.picture or options.text)):
                 raise
             say(f"{kind}: left out, {error.what}")
             continue
@@ -102,241 +98,93 @@ def explain(
             path = found.dir / "explain" / f"{name}.png"
             figure.save(drawn, path)
             written.append(path)
-            say(f"{path}\n  {KINDS[kind]}")
-    if any(path.stem == "landscape" for path in written) and not look.checkpoints():
-        say("for the way of a training in its landscape: callbacks.checkpoint.keep_every_n_epochs=1, or callbacks=landscape")
+            say(str(path))
+        for line in [f"  {make.kinds[kind]}", *look.tell(kind)]:
+            say(line)
+    for line in look.hints([path.stem for path in written]):
+        say(line)
     return written
 
 
-class Look:
-    """One run's network and data, each read when first needed."""
+def _look(run: Run, options: Options) -> Any:
+    """What draws for this kind of run.
 
-    def __init__(self, run: Run, named: str | Path, options: Options) -> None:
-        self.run, self.options = run, options
-        self.title = str(run.config["name"])
-        self.net = verbs.load(named, options.which)
-        self._data: Any = None
-        self._sample: Sample | None = None
-        self._answers: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def draw(self, kind: str) -> "dict[str, Figure]":
-        """The figures of one kind, by the names of their files."""
-        from dlzoo.explain import pictures
-
-        if kind in ("confusion", "mistakes"):
-            return {kind: getattr(self, f"_{kind}")()}
-        if kind == "landscape":
-            return self._landscape()
-        if kind == "occlusion":
-            return {kind: pictures.occlusion_picture(self.net, self.sample, self.title)}
-        draw = {
-            "gradcam": pictures.gradcam_picture,
-            "filters": pictures.filters_picture,
-            "features": pictures.features_picture,
-            "visualize": pictures.visualize_picture,
-            "receptive_field": pictures.field_picture,
-        }[kind]
-        return {kind: draw(self.net, self.sample, self.title, self.options.layer)}
-
-    @property
-    def data(self) -> Any:
-        if self._data is None:
-            from dlzoo.config import run_config
-
-            self._data = zoo.build(run_config(self.run, list(self.options.overrides))["data"])
-            self._data.prepare_data()
-            self._data.setup("fit")
-            self._data.setup("test")
-        return self._data
-
-    @property
-    def sample(self) -> "Sample":
-        """The user's picture, or test pictures, those of different classes first."""
-        if self._sample is None:
-            from dlzoo.explain.pictures import Sample
-
-            summary = self.run.summary
-            how, classes = summary["preprocess"], summary["classes"]
-            colours = {key: how[key] for key in ("mean", "std") if how.get(key)}
-            if self.options.picture:
-                images = verbs.preprocessing(self.run)(self.options.picture)[None]
-                self._sample = Sample(images, classes, None, **colours)
-            else:
-                images, labels = self.data.test_images(LOOKED_AT)
-                if labels.ndim > 1:  # a map of labels: a picture has no class of its own
-                    self._sample = Sample(images, classes, None, **colours)
-                else:
-                    # where the files lie class by class, the first are of one class; small pictures are read in no time
-                    if len(set(labels.tolist())) < len(classes):
-                        images, labels = self.data.test_images(16_384 if images[0].numel() <= 3 * 64 * 64 else 4 * LOOKED_AT)
-                    order = _one_of_each(labels.tolist())
-                    self._sample = Sample(images[order], classes, labels[order].tolist(), **colours)
-        return self._sample
-
-    def checkpoints(self) -> list[Path]:
-        """The weights that the run kept on its way, the oldest first."""
-        kept = sorted((self.run.dir / "explain" / "trajectory").glob("step_*.safetensors"))
-        return kept or sorted((self.run.dir / "checkpoints").glob("epoch_*.ckpt"))
-
-    def _landscape(self) -> "dict[str, Figure]":
-        from dlzoo.explain.landscape import mean_loss
-        from dlzoo.explain.pictures import surface_terrain, way_picture
-        from dlzoo.plots.landscape import landscape
-
-        images, labels = self._held_out()
-        loss = mean_loss(images, labels)
-        count = self.options.points
-        print(f"landscape: {count * count} points of {len(labels)} samples each", file=sys.stderr, flush=True)
-        terrains = [surface_terrain(self.net, loss, _model(self.run), count)]
-        if self.options.beside:
-            other = rundir.find(self.options.beside)
-            net = verbs.load(self.options.beside, self.options.which)
-            terrains.append(surface_terrain(net, loss, _model(other), count))
-        note = f"Loss of {len(labels)} validation samples in two random filter-normalised directions."
-        figures = {"landscape": landscape(terrains, f"{self.title}: the loss around the trained weights", note)}
-        if len(self.checkpoints()) >= 3:
-            weights = [_weights(path) for path in self.checkpoints()]
-            title = f"{self.title}: the way of the training"
-            figures["landscape_way"] = way_picture(self.net, loss, weights, title, count)
-        return figures
-
-    def _held_out(self) -> "tuple[Tensor, Tensor]":
-        """Validation samples, or test samples where nothing validates; as many as asked for."""
-        import torch
-
-        from dlzoo.explain.pictures import evenly
-
-        loader = self.data.val_dataloader() if self.data.validates else self.data.test_dataloader()
-        share = -(-self.options.samples // len(loader))  # some of each batch: the files may lie class by class
-        images, labels = zip(*[(x[some], y[some]) for x, y in loader if (some := evenly(share, len(y)))], strict=True)
-        some = evenly(self.options.samples, sum(map(len, labels)))
-        return torch.cat(images)[some], torch.cat(labels)[some]
-
-    def _answered(self) -> "tuple[Tensor, Tensor, Tensor]":
-        """Of the whole test split: the logits, the labels, and the inputs that were told wrong, the surest first."""
-        if self._answers is None:
-            import torch
-
-            from dlzoo.explain.layers import require_scores
-
-            logits, labels, wrong, losses = [], [], [], []
-            with torch.inference_mode():
-                for x, y in self.data.test_dataloader():
-                    scores = require_scores(self.net(x)).float()
-                    loss = torch.nn.functional.cross_entropy(scores, y, reduction="none")
-                    missed = scores.argmax(1) != y
-                    logits.append(scores)
-                    labels.append(y)
-                    wrong.append((x[missed], scores[missed], y[missed]))
-                    losses.append(loss[missed])
-            order = torch.cat(losses).argsort(descending=True)[:32]
-            worst = [torch.cat(parts)[order] for parts in zip(*wrong, strict=True)]
-            self._answers = torch.cat(logits), torch.cat(labels), worst
-        return self._answers
-
-    def _confusion(self) -> "Figure":
-        import torch
-
-        from dlzoo.plots.confusion import confusion
-
-        logits, labels, _ = self._answered()
-        classes = self.run.summary["classes"]
-        counts = torch.bincount(labels * len(classes) + logits.argmax(1), minlength=len(classes) ** 2)
-        return confusion(counts.view(len(classes), -1), classes, f"{self.title}, test")
-
-    def _mistakes(self) -> "Figure":
-        from dlzoo.explain.layers import require_pictures
-        from dlzoo.explain.pictures import Sample
-        from dlzoo.plots.images import image_grid
-
-        _, _, (images, logits, labels) = self._answered()
-        require_pictures(images)
-        like = self.sample
-        shown = Sample(images, like.classes, None, like.mean, like.std)
-        captions = [
-            f"{like.name(top)} {share:.2f}, is {like.name(label)}"
-            for (share, top), label in zip(_tops(logits), labels.tolist(), strict=True)
-        ]
-        return image_grid(shown.shown, captions, f"{self.title}, test: the worst mistakes")
+    Raises:
+        ConfigError: nothing does, or an option is of another kind.
+    """
+    kind = run.summary["preprocess"].get("kind", "image")
+    if kind not in LOOKS:
+        raise ConfigError(
+            f"the run is of {kind}, of which no pictures are drawn",
+            where=str(run.dir),
+            fix=f"a run of pictures, recordings or text; curves.png is in {run.dir}",
+        )
+    pictures = LOOKS[kind] is insight_pictures.Look
+    for flag, value, applies in (("--picture", options.picture, pictures), ("--text", options.text, not pictures)):
+        if value and not applies:
+            raise ConfigError(f"the run is of {'pictures' if kind == 'image' else kind}, and {flag} is not", where=flag)
+    return LOOKS[kind]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`dlzoo explain RUN [WHAT] [key=value ...]`."""
-    run, what, options, as_json = parsed(arguments)
-    written = explain(run, what, options, (lambda line: None) if as_json else _say)
-    if as_json:
+    """`dlzoo explain RUN [WHAT] [key=value ...]`, or `dlzoo explain --gradients`."""
+    args = parsed(arguments)
+    say = (lambda line: None) if args.json else _say
+    if args.gradients:
+        written = [insight_text.cells_through_time(Path(args.out), say)]
+    else:
+        written = explain(args.run, args.what, args.options, say)
+    if args.json:
         print(json.dumps([str(path) for path in written], indent=2))
 
 
-def parsed(arguments: Sequence[str]) -> tuple[str, str, Options, bool]:
-    """What the command line asks for: the run, the kind of picture, the options, and whether the answer is JSON.
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """What the command line asks for: run, what, options, json, gradients, out.
 
     Raises:
-        ConfigError: an unknown flag, more than one kind, or a number too small.
+        ConfigError: an unknown flag, no run, more than one kind, or a number too small.
     """
     parser = polite(argparse.ArgumentParser(prog="dlzoo explain", description=(__doc__ or "").strip(), allow_abbrev=False))
-    parser.usage = "dlzoo explain RUN [WHAT] [--picture FILE] [--layer NAME] [--beside RUN] [key=value ...]"
-    parser.add_argument("run", help="the run's directory, or a checkpoint in it")
-    parser.add_argument("words", nargs="*", metavar="WHAT", help=f"all, or one of {', '.join(KINDS)}")
+    parser.usage = (
+        "dlzoo explain RUN [WHAT] [--picture FILE | --text TEXT] [--layer NAME] [--beside RUN] [key=value ...]\n"
+        "       dlzoo explain --gradients [--out FILE]"
+    )
+    of_text = {**insight_text.TEXT, **insight_text.SENTENCES}
+    parser.add_argument("run", nargs="?", help="the run's directory, or a checkpoint in it")
+    what = f"all, or of pictures and recordings: {', '.join(insight_pictures.KINDS)}; of text: {', '.join(of_text)}"
+    parser.add_argument("words", nargs="*", metavar="WHAT", help=what)
     parser.add_argument("--picture", metavar="FILE", help="a picture of yours, instead of test pictures")
-    parser.add_argument("--layer", metavar="NAME", help="instead of the last map, the first filters, the classes")
+    parser.add_argument("--text", metavar="TEXT", help="a text of yours, instead of validation text")
+    parser.add_argument("--layer", metavar="NAME", help="instead of the last map, the first filters, the classes, all heads")
     parser.add_argument("--last", action="store_true", help="the last weights, not the best")
-    parser.add_argument("--beside", metavar="RUN", help="another run, whose landscape is drawn beside this one's")
+    parser.add_argument("--beside", metavar="RUN", help="another run, whose landscape or gradients are drawn beside this one's")
     parser.add_argument("--points", type=int, default=POINTS, metavar="N", help=f"the landscape's grid is N x N ({POINTS})")
     parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help=f"samples of its loss ({SAMPLES})")
+    parser.add_argument("--top", type=int, default=TOP, metavar="N", help=f"likeliest next tokens ({TOP})")
+    parser.add_argument(
+        "--gradients", action="store_true", help="without a run: gradients through 100 steps of RNN, GRU and LSTM, untrained"
+    )
+    parser.add_argument("--out", default=GRADIENTS, metavar="FILE", help=f"its picture ({GRADIENTS})")
     parser.add_argument("--json", action="store_true", help="the files as JSON, for other programs")
     args = parser.parse_intermixed_args(list(arguments))
+    if args.gradients and args.run:
+        fix = f"dlzoo explain {args.run} gradients, or dlzoo explain --gradients"
+        raise ConfigError("--gradients is of untrained networks, and takes no run", where="--gradients", fix=fix)
+    if not args.run and not args.gradients:
+        raise ConfigError("which run?", where="dlzoo explain", fix="dlzoo explain RUN; dlzoo list runs shows those in ./runs")
     kinds = [word for word in args.words if "=" not in word]
     if len(kinds) > 1:
         raise ConfigError(f"one kind of picture at a time, or all: got {' '.join(kinds)}", where="dlzoo explain")
-    for flag in ("points", "samples"):
-        if getattr(args, flag) < 2:
-            raise ConfigError(f"--{flag} must be at least 2, got {getattr(args, flag)}", where=f"--{flag}")
+    for flag, least in (("points", 2), ("samples", 2), ("top", 1)):
+        if getattr(args, flag) < least:
+            raise ConfigError(f"--{flag} must be at least {least}, got {getattr(args, flag)}", where=f"--{flag}")
+    args.what = kinds[0] if kinds else "all"
     overrides = [word for word in args.words if "=" in word]
     which = "last" if args.last else "best"
-    options = Options(args.picture, args.layer, which, args.beside, args.points, args.samples, overrides)
-    return args.run, kinds[0] if kinds else "all", options, args.json
-
-
-def _model(run: Run) -> str:
-    """What a landscape is called by: the model's name in the catalogue, what was changed in it, and its loss."""
-    node, summary = run.config["model"], run.summary
-    ends = ("_target_", "num_classes", "in_channels", "vocab_size")  # these come from the data
-    ours = {key: value for key, value in node.items() if key not in ends}
-    names = {}
-    for name in zoo.list_models():
-        info = zoo.model_info(name)
-        if info.target == node["_target_"]:
-            changed = [f"{key}={value}" for key, value in ours.items() if info.arguments.get(key) != value]
-            names[name] = ", ".join([name, *changed])
-    name = min(names.values(), key=len, default=summary["model"])
-    loss = summary.get("metrics", {}).get("val/loss")
-    return name + (f", val/loss {loss:.3f}" if loss is not None else "")
+    sizes = {"points": args.points, "samples": args.samples, "text": args.text, "top": args.top}
+    args.options = Options(args.picture, args.layer, which, args.beside, **sizes, overrides=overrides)
+    return args
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def _one_of_each(labels: list[int]) -> list[int]:
-    """Indices: the first of each class, then the second of each, and so on; LOOKED_AT at most."""
-    of_class: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
-    for index, label in enumerate(labels):
-        of_class[label].append(index)
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*of_class.values()))
-    return [index for index in turns if index is not None][:LOOKED_AT]
-
-
-def _tops(logits: "Tensor") -> list[tuple[float, int]]:
-    best = logits.softmax(1).max(1)
-    return list(zip(best.values.tolist(), best.indices.tolist(), strict=True))
-
-
-def _weights(path: Path) -> "dict[str, Tensor]":
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    from dlzoo.checkpoints import network_weights
-
-    return network_weights(path)

@@ -209,7 +209,10 @@ def load_published(net: "nn.Module", name: str) -> list[str]:
     from dlzoo.data.download import fetch
 
     source = pretrained.source(name)
-    path = cache_dir() / "weights" / source.url.rsplit("/", 1)[-1]
+    file = source.url.rsplit("/", 1)[-1]
+    if source.sha256[:8] not in file:  # on a hub every model's file is a pytorch_model.bin
+        file = f"{name}-{source.sha256[:8]}-{file}"
+    path = cache_dir() / "weights" / file
     fetch([source.url], path, sha256=source.sha256, size=source.size)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

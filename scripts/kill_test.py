@@ -1,11 +1,11 @@
 """Kills trainings at random steps, goes on with them, and compares every number with a run that nobody stopped.
 
-    python scripts/kill_test.py                      20 kills in each of the three set-ups
+    python scripts/kill_test.py                      20 kills in each of the set-ups
     python scripts/kill_test.py --kills 2 digits     fewer, of one
 
 A kill is SIGKILL from inside the process once a random step is done, up to three in one run. Compared are all losses and
 metrics in metrics.csv by their hexadecimal form, and the SHA-256 of the final weights, optimizer state and averaged weights.
-CIFAR-10 is read from DLZOO_DATA. The exit code is 1 where anything differs.
+CIFAR-10 and tiny Shakespeare are read from DLZOO_DATA. The exit code is 1 where anything differs.
 """
 
 import argparse
@@ -44,6 +44,13 @@ SETUPS: dict[str, list[str]] = {
         *("trainer.max_epochs=4", "trainer.gradient_clip_val=1.0", "callbacks.checkpoint.every_n_steps=3", "optimizer=adamw"),
         *("optimizer.lr=0.003", "model=resnet20"),
     ],
+    # windows that go on within a pass, dropout, text that is drawn; 12 steps to an epoch, of which one pass holds many
+    "language": [
+        *("experiment=shakespeare_gpt", "model.dropout=0.2", "data.epoch_size=144", "trainer.max_epochs=3"),
+        *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "task.sample_length=20"),
+        *("trainer.accumulate_grad_batches=2", "callbacks=ema", "callbacks.checkpoint.every_n_steps=5"),
+    ],
+    # a translator: one line more
 }
 COMMON = ["trainer=cpu", "trainer.log_every_n_steps=1", "seed=3"]
 

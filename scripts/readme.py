@@ -63,11 +63,12 @@ def experiments() -> str:
     reached = results.groups(results.read(ROOT / "results" / "runs.jsonl"))
     rows = []
     for path in sorted((zoo.config_dir() / "experiment").glob("*.yaml")):
-        comment = zoo.leading_comment(path.read_text(encoding="utf-8"))
-        what, _, command = comment.partition(" python train.py")
+        text = path.read_text(encoding="utf-8")
+        what = zoo.leading_comment(text).partition(" python train.py")[0]
+        command = next(line for line in text.splitlines() if line.startswith("#   python train.py")).partition("train.py")[2]
         what = re.sub(r"\s*(Ours: see RESULTS\.md|Not measured yet: ).*$", "", what.strip())
         rows.append([what, f"`python train.py{command.rstrip()}`", figure(path.stem, reached)])
-    return results.table(["what", "command", "test accuracy, ours"], rows)
+    return results.table(["what", "command", "ours, on the test split"], rows)
 
 
 def figure(experiment: str, reached: list[list[results.Record]]) -> str:
@@ -77,7 +78,7 @@ def figure(experiment: str, reached: list[list[results.Record]]) -> str:
         return "not measured yet"
     best = max(own, key=lambda group: (not group[0]["overrides"], group[0]["epochs"]))
     first = best[0]
-    text = f"{results.accuracy(best)} ({len(best)} seed{'s' * (len(best) > 1)})"
+    text = f"{results.result(best)} ({len(best)} seed{'s' * (len(best) > 1)})"
     if first["overrides"]:
         text += f" with `{' '.join(first['overrides'])}`"
     return text + (f"; {first['edition'].partition(':')[0]}" if first["edition"] else "")

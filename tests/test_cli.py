@@ -259,6 +259,10 @@ def test_runs_are_listed(say, tmp_path):
 
     (found,) = rundir.runs(tmp_path / "runs")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", found.dir.name)
+    summary = json.loads((found.dir / "summary.json").read_text())
+    summary["metrics"] = {"val/loss": 1.8, "test/ppl": 6.7, "test/loss": 1.9}  # of another kind: the most telling one it has
+    (found.dir / "summary.json").write_text(json.dumps(summary))
+    assert "test/loss 1.9000" in say("list", "runs")[1]
 
 
 def test_doctor_is_a_block_to_paste(say):

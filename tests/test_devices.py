@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -189,3 +190,42 @@ def test_every_trainer_is_a_config(name):
         built = zoo.build(dict(strategy))
         assert type(built).__module__.startswith("dlzoo.strategies.")
     assert os.environ.get("DLZOO_RUN_DIR") is None
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder of small texts, and the words that make experiment=openwebtext_gpt2 fit to it: mapped tokens, accumulation."""
+    folder, chance = tmp_path_factory.mktemp("corpus"), random.Random(0)
+    words = ["".join(chance.choices("etaoinshrdlu", k=chance.randint(2, 7))) for _ in range(200)]
+    (folder / "texts").mkdir()
+    for number in range(40):
+        lines = [" ".join(chance.choices(words, k=8)) for _ in range(40)]
+        (folder / "texts" / f"{number}.txt").write_text("\n".join(lines) + "\n")
+    return [
+        *("experiment=openwebtext_gpt2", "model=gpt_char", "data.vocab_size=400", "data.context=32", "data.learn_from=20000"),
+        *(f"data.root={folder}/texts", f"data.token_dir={folder}/tokens", "data.val_fraction=0.1", "data.test_fraction=0.1"),
+        *("data.batch_size=4", "trainer.accumulate_grad_batches=3", "task.sample_length=4", "data.epoch_size=null"),
+        *("trainer.max_epochs=-1", f"trainer.max_steps={devices.STEPS + 1}", "trainer.log_every_n_steps=1"),
+    ]
+
+
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu", "deepspeed_stage_2_cpu"])
+def test_a_language_model_trains_the_same(corpus, tmp_path_factory, trained_language, trainer):
+    """The recipe for GPT-2 at tiny size: every loss of two processes is that of one, and so is what is measured at the end."""
+    if trainer.startswith("deepspeed"):
+        pytest.importorskip("deepspeed")
+    two = tmp_path_factory.mktemp("runs") / trainer
+    devices.train(two, *corpus, f"trainer={trainer}")
+    assert json.loads((two / "summary.json").read_text())["devices"] == 2
+    found = devices.differences(trained_language, two)
+    assert {name: value for name, value in found.items() if name.endswith("loss") and value > 1e-6} == {}, found
+    assert found["test/bpc"] <= 1e-5 and found["test/ppl"] <= 1e-3, found
+
+
+@pytest.fixture(scope="module")
+def trained_language(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    devices.train(folder, *corpus, "trainer=cpu")
+    losses = devices.column(folder, "train/loss")
+    assert losses[-1] < losses[0] - 0.3, "it learns"
+    return folder

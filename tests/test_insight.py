@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 import dlzoo
-from dlzoo import cli, insight
+from dlzoo import cli, insight, insight_pictures
 from dlzoo.errors import ConfigError, DataError
 
 QUICK = (
@@ -41,13 +41,13 @@ def test_all_pictures_of_a_run(run, say):
 
     code, out, err = say(run.dir, "--points", 3, "--samples", 16)
     assert code == 0, err
-    names = {*insight.KINDS, "landscape_way"}
+    names = {*insight_pictures.KINDS, "landscape_way"}
     assert {path.stem for path in (run.dir / "explain").glob("*.png")} == names
     for name in names:
         assert f"{name}.png" in out
         with Image.open(run.dir / "explain" / f"{name}.png") as image:
             assert image.convert("L").getextrema() != (255, 255) and image.size[0] > 300
-    for kind, line in insight.KINDS.items():
+    for kind, line in insight_pictures.KINDS.items():
         assert line in out, kind
     assert "left out" not in out and "keep_every" not in out
 
@@ -65,7 +65,7 @@ def test_with_a_picture_of_ones_own_what_needs_data_is_left_out(run, monkeypatch
     def missing(look):
         raise DataError("the data are not here")
 
-    monkeypatch.setattr(insight.Look, "data", property(missing))
+    monkeypatch.setattr(insight_pictures.Look, "data", property(missing))
     said = []
     options = insight.Options(str(run.dir / "example.png"), "stages.1")
     written = insight.explain(run.dir, "all", options, said.append)
@@ -89,7 +89,9 @@ def test_with_a_picture_of_ones_own_what_needs_data_is_left_out(run, monkeypatch
 )
 def test_a_landscape_is_called_by_what_was_changed(words, name):
     config = OmegaConf.to_container(dlzoo.compose(*words), resolve=True)
-    assert insight._model(SimpleNamespace(config=config, summary={"metrics": {"val/loss": 0.25}, "model": "?"})) == name
+    assert (
+        insight_pictures._model(SimpleNamespace(config=config, summary={"metrics": {"val/loss": 0.25}, "model": "?"})) == name
+    )
 
 
 def test_two_runs_beside_each_other(run, say):
@@ -108,6 +110,9 @@ def test_two_runs_beside_each_other(run, say):
         (["landscape", "--points", "1"], ["--points must be at least 2"]),
         (["landscape", "--beside", "nothing"], ["not the directory of a run"]),
         (["--pictures", "x"], ["did you mean '--picture'"]),
+        (["next"], ["there is no picture 'next' of this kind of run", "gradcam, filters"]),
+        (["--text", "x"], ["the run is of pictures, and --text is not"]),
+        (["--top", "0"], ["--top must be at least 1"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -121,7 +126,7 @@ def test_a_mistake_is_a_few_lines(run, say, words, expected):
 def test_what_does_not_apply_is_left_out_and_said(run, monkeypatch, tmp_path):
     """A network that gives maps of labels has filters, maps and fields, and no scores to ask for."""
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 10, 1))
-    monkeypatch.setattr(insight.verbs, "load", lambda *_: net)
+    monkeypatch.setattr(insight_pictures.verbs, "load", lambda *_: net)
     said = []
     written = insight.explain(run.dir, "all", insight.Options(points=2, samples=4), said.append)
     assert [path.stem for path in written] == ["filters", "features", "receptive_field"]
@@ -132,8 +137,8 @@ def test_what_does_not_apply_is_left_out_and_said(run, monkeypatch, tmp_path):
 
 def test_test_pictures_are_of_all_classes():
     labels = [0] * 300 + [1] * 300 + [2] * 5
-    order = insight._one_of_each(labels)
+    order = insight_pictures._one_of_each(labels)
     assert [labels[index] for index in order[:6]] == [0, 1, 2, 0, 1, 2]
-    assert len(set(order)) == len(order) == insight.LOOKED_AT
+    assert len(set(order)) == len(order) == insight_pictures.LOOKED_AT
     assert sum(labels[index] == 2 for index in order) == 5
-    assert insight._one_of_each([1, 0, 1]) == [1, 0, 2]
+    assert insight_pictures._one_of_each([1, 0, 1]) == [1, 0, 2]

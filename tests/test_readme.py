@@ -75,9 +75,10 @@ def test_an_experiment_shows_what_was_measured(readme):
     short, whole = [record(0.5, ["trainer.max_epochs=6"], 6)], [record(0.91, epochs=20), record(0.93, epochs=20)]
     assert readme.figure("x", []) == "not measured yet"
     assert readme.figure("y", [short]) == "not measured yet"
-    assert readme.figure("x", [short]) == "50.00 % (1 seed) with `trainer.max_epochs=6`"
-    assert readme.figure("x", [short, whole]) == "92.00 +- 1.41 % (2 seeds)"
-    assert readme.figure("x", [[record(0.5, edition="JPEG edition: not comparable")]]) == "50.00 % (1 seed); JPEG edition"
+    assert readme.figure("x", [short]) == "50.00 % accuracy (1 seed) with `trainer.max_epochs=6`"
+    assert readme.figure("x", [short, whole]) == "92.00 +- 1.41 % accuracy (2 seeds)"
+    other = [record(0.5, edition="JPEG edition: not comparable")]
+    assert readme.figure("x", [other]) == "50.00 % accuracy (1 seed); JPEG edition"
 
 
 def test_there_are_commands_to_check():
@@ -105,7 +106,8 @@ def test_a_verb_takes_these_words(words, monkeypatch, capsys):
     if words[0] == "sweep":  # what its searches hold: tests/test_sweep.py
         assert (ROOT / "configs" / f"{words[1].replace('=', '/')}.yaml").is_file()
     elif words[0] == "explain":
-        assert insight.parsed(words[1:])[0] == "RUN"
+        args = insight.parsed(words[1:])
+        assert args.gradients or args.run == "RUN"
     elif words[0] in ("list", "doctor"):
         cli._dispatch(words)
         assert capsys.readouterr().out.strip()

@@ -77,7 +77,7 @@ def test_a_row_is_the_mean_of_its_seeds(results, finished, tmp_path):
         assert results.add(finished(seed=seed, accuracy=accuracy), folder) == "results/runs.jsonl"
     text = results.render(folder)
     cells = next(line for line in text.splitlines() if line.startswith("| `python train.py`")).split(" | ")
-    assert cells[1:5] == ["resnet20, epochs: 20", "3", "98.00 +- 1.00 %", "-"]  # the sample standard deviation of 97, 98, 99
+    assert cells[1:5] == ["resnet20, epochs: 20", "3", "98.00 +- 1.00 % accuracy", "-"]  # of 97, 98, 99
     assert cells[5:8] == ["90 s", "2.5 min", "1,000"]
     assert cells[8] == "Intel Xeon, 1 of 2 cores, fp32"
     assert cells[9:] == ["2.15.0", "01234567+", "original |"]
@@ -89,6 +89,29 @@ def test_the_result_of_a_segmentation_is_its_miou(results, finished, tmp_path):
         results.add(finished("experiment=camvid_deeplab", seed=seed, metrics=metrics), tmp_path / "results")
     row = next(line for line in results.render(tmp_path / "results").splitlines() if "camvid_deeplab" in line)
     assert row.split(" | ")[3] == "42.00 +- 1.41 % mIoU"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (
+            [{"val/loss": 1.8, "test/loss": loss, "test/ppl": ppl, "test/bpc": 2.0} for loss, ppl in ((1.9, 6.7), (1.8, 6.1))],
+            "loss 1.8500 +- 0.0707, ppl 6.400 +- 0.424, bpc 2.000 +- 0.000",
+        ),
+        ([{"test/loss": 1.2, "test/bleu": 28.31, "test/chrf": 52.5}], "28.31 BLEU, 52.50 chrF"),
+        (
+            [{"test/mae_persistence": 2.63, "test/mae": 1.71, "test/rmse": 2.2, "test/mase": 0.8, "test/loss": 0.3}],
+            "mae 1.710, rmse 2.200, mase 0.800, mae of persistence 2.630",
+        ),
+        ([{"test/mae": 1.71, "test/loss": 0.3}], "mae 1.710"),
+        ([{"val/acc": 0.5}, {"val/acc": 0.7}], "60.00 +- 14.14 % accuracy (val)"),
+        ([{"test/acc": 0.5}, {"val/loss": 0.7}], "none"),  # of two seeds only what both have
+        ([{"val/loss": 0.7}], "loss 0.7000 (val)"),
+    ],
+    ids=["language", "translation", "forecasting", "mae alone", "no test", "nothing shared", "loss alone"],
+)
+def test_a_result_has_the_name_of_what_it_is(results, metrics, expected):
+    assert results.result([{"metrics": values} for values in metrics]) == expected
 
 
 def test_other_overrides_and_editions_are_other_rows_and_the_paper_stands_beside(results, finished, tmp_path):
@@ -167,8 +190,8 @@ def test_a_plain_loop_stands_beside_the_run_of_its_settings(results, finished, t
     results.add(finished("experiment=cifar10_resnet", "trainer=cpu_fast", "trainer.max_epochs=2", accuracy=0.5), folder)
     results.add(finished("experiment=cifar10_resnet", "trainer=cpu_fast", "trainer.max_epochs=3", accuracy=0.6), folder)
     section = results.render(folder).split("## Beside a plain loop")[1].split("##")[0]
-    assert "| plain loop | 1 | 51.00 % | 100 s | 900 |" in section
-    assert "| dlzoo | 1 | 50.00 % | 90 s | 1,000 |" in section
+    assert "| plain loop | 1 | 51.00 % accuracy | 100 s | 900 |" in section
+    assert "| dlzoo | 1 | 50.00 % accuracy | 90 s | 1,000 |" in section
     assert "max_epochs=3" not in section
 
 

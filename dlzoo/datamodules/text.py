@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,13 +17,15 @@ from dlzoo.data.token_batches import TokenBatches, compact
 from dlzoo.data.token_files import open_tokens, write_tokens
 from dlzoo.data.tokenizers import BytePairs, Characters, Tokenizer, load_tokenizer
 from dlzoo.datamodules.in_memory import InMemory
-from dlzoo.errors import ConfigError, DataError
+from dlzoo.errors import ConfigError, DataError, StorageError
 
 __all__ = ["Kind", "Text", "TextInput", "TextSplits"]
 
 Kind = Literal["characters", "byte_pairs"]
 SPLITS = ("train", "val", "test")
 TOKENIZER = "tokenizer.json"  # in the run directory
+
+_log = logging.getLogger(__name__)
 
 
 class TextSplits(NamedTuple):
@@ -70,14 +73,15 @@ class Text(InMemory):
         epoch_size: windows of a training epoch; None takes the whole text once.
         seed: of the order of the windows.
         run_dir: where the tokenizer is kept; None keeps it nowhere.
-        token_dir: a folder for files of tokens, which are then mapped and not read: for corpora larger than memory. None
-            keeps the tokens in memory.
+        token_dir: a folder for files of tokens, which are then mapped and not read: for corpora larger than memory. They are
+            made once, with the tokenizer beside them, and whoever is interrupted goes on. None keeps the tokens in memory.
+        learn_from: characters of the training split, from its beginning, that byte pairs are learned from; None takes all.
 
     Batch:
         x (B, T), y (B, T), int64, one token later; on the training device. In evaluation y is -100 past the end of the text.
 
     Raises:
-        ValueError: context, epoch_size or vocab_size is below 1, or val_fraction is not a fraction.
+        ValueError: context, epoch_size, vocab_size or learn_from is below 1, or val_fraction is not a fraction.
     """
 
     classes: ClassVar[tuple[str, ...]] = ()  # a text has none
@@ -95,12 +99,14 @@ class Text(InMemory):
         seed: int,
         run_dir: str | Path | None,
         token_dir: str | Path | None = None,
+        learn_from: int | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
         for name, value in (
             ("context", context),
             ("epoch_size", 1 if epoch_size is None else epoch_size),
             ("vocab_size", vocab_size),
+            ("learn_from", 1 if learn_from is None else learn_from),
         ):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -110,6 +116,7 @@ class Text(InMemory):
         self.kind, self.vocab_size, self.context, self.epoch_size = tokenizer, vocab_size, context, epoch_size
         self.run_dir = Path(run_dir) if run_dir else None
         self.token_dir = Path(token_dir) if token_dir else None
+        self.learn_from = learn_from
         self._tokenizer: Tokenizer | None = None
 
     @abstractmethod
@@ -120,6 +127,10 @@ class Text(InMemory):
     @abstractmethod
     def fingerprint(self) -> str:
         """Another one for each other text, or cut of it: a file of tokens is used again only for the same."""
+
+    def count(self, split: str) -> int | None:
+        """How many texts `texts` gives, where that is known."""
+        return None
 
     @property
     def described(self) -> str:
@@ -137,10 +148,7 @@ class Text(InMemory):
         if self._tokenizer is None:
             path = self.run_dir / TOKENIZER if self.run_dir else None
             kept = path is not None and path.is_file()
-            if kept:
-                made = load_tokenizer(path)
-            else:
-                made = self.alphabet() if self.kind == "characters" else BytePairs.train(self.texts("train"), self.vocab_size)
+            made = load_tokenizer(path) if kept else self._shared() if self.token_dir else self._made()
             if made.vocab_size != self.vocab_size:
                 raise ConfigError(
                     f"the tokenizer has {made.vocab_size} tokens, and the network is to be built for {self.vocab_size}",
@@ -151,6 +159,31 @@ class Text(InMemory):
                 made.save(path)
             self._tokenizer = made
         return self._tokenizer
+
+    def _made(self) -> Tokenizer:
+        """The tokenizer of the training split."""
+        if self.kind == "characters":
+            return self.alphabet()
+        _log.info(
+            "learning %s byte pairs from %s",
+            f"{self.vocab_size:,}",
+            "the training split" if self.learn_from is None else "a part of it",
+        )
+        return BytePairs.train(_first(self.texts("train"), self.learn_from), self.vocab_size)
+
+    def _shared(self) -> Tokenizer:
+        """The one that lies beside the files of tokens, for all runs; made where there is none."""
+        made_by = repr((self.fingerprint, self.kind, self.vocab_size, self.learn_from)).encode()
+        path = self.token_dir / f"tokenizer-{hashlib.sha256(made_by).hexdigest()[:16]}.json"
+        if path.is_file():
+            return load_tokenizer(path)
+        made = self._made()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.save(path)
+        except OSError as error:
+            raise StorageError(f"{path.name} could not be written: {error.strerror}", where=str(path.parent)) from error
+        return made
 
     @property
     def characters(self) -> np.ndarray:
@@ -177,7 +210,7 @@ class Text(InMemory):
         paths = [self.token_dir / f"{split}-{key}.tokens" for split in SPLITS]
         for split, path in zip(SPLITS, paths, strict=True):
             if not path.is_file():
-                write_tokens(path, map(encode, self.texts(split)), self.vocab_size)
+                write_tokens(path, self.texts(split), self.vocab_size, encode, self.count(split))
         return TextSplits(*(open_tokens(path, self.vocab_size) for path in paths), edition=self.described)
 
     def check(self, splits: TextSplits) -> None:
@@ -217,3 +250,15 @@ class Text(InMemory):
 
     def _evaluated(self, tokens: Tensor | np.ndarray) -> TokenBatches:
         return TokenBatches(tokens, context=self.context, batch_size=self.eval_batch_size, **self.placed())
+
+
+def _first(texts: Iterator[str], characters: int | None) -> Iterator[str]:
+    """Texts until so many characters are reached; the last of them is cut."""
+    for text in texts:
+        if characters is None:
+            yield text
+            continue
+        yield text[:characters]
+        characters -= len(text)
+        if characters <= 0:
+            return

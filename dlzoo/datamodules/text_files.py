@@ -29,7 +29,9 @@ class TextFiles(Text):
         seed: of the order of the windows.
         run_dir: where the tokenizer is kept.
         token_dir: a folder for files of tokens, which are then mapped and not read: for folders of texts that are larger
-            than memory. None keeps the tokens in memory.
+            than memory. They are made once, with the tokenizer beside them. None keeps the tokens in memory.
+        learn_from: characters of the training split that byte pairs are learned from; None takes all, which of a corpus of
+            gigabytes takes hours and tens of gigabytes of memory.
 
     Batch:
         x (B, T), y (B, T), int64, one token later.
@@ -54,6 +56,7 @@ class TextFiles(Text):
         seed: int = 0,
         run_dir: str | Path | None = None,
         token_dir: str | Path | None = None,
+        learn_from: int | None = None,
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
@@ -66,6 +69,7 @@ class TextFiles(Text):
             seed=seed,
             run_dir=run_dir,
             token_dir=token_dir,
+            learn_from=learn_from,
         )
         if test_fraction <= 0 or val_fraction + test_fraction >= 1:
             raise ValueError(
@@ -111,6 +115,10 @@ class TextFiles(Text):
         order = sorted(self.files, key=lambda path: hashlib.blake2b(self._name(path).encode()).digest())
         split = {"test": order[:tests], "val": order[tests : tests + validates], "train": order[tests + validates :]}
         return {name: sorted(paths, key=self._name) for name, paths in split.items()}
+
+    def count(self, split: str) -> int | None:
+        shares = self.shares()
+        return None if shares is None else len(shares[split])
 
     def texts(self, split: str) -> Iterator[str]:
         shares = self.shares()

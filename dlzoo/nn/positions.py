@@ -136,7 +136,8 @@ def alibi(slopes: Tensor, questions: int, keys: int) -> Tensor:
 def _angles(positions: Tensor, width: int, base: float) -> Tensor:
     """(...) -> (..., width / 2). From the formula each time: a table would be a buffer, and end somewhere."""
     exponents = torch.arange(0, width, 2, device=positions.device).float() / width
-    return positions[..., None].float() * base**-exponents
+    # divided first, and then multiplied: as transformers does, to the last bit
+    return positions[..., None].float() * (1 / base**exponents)
 
 
 def _even(name: str, value: int) -> None:

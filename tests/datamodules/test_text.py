@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dlzoo.data.token_batches import NOTHING
+from dlzoo.data.tokenizers import BytePairs
 from dlzoo.datamodules.stdlib import Stdlib
 from dlzoo.datamodules.text_files import TextFiles
 from dlzoo.datamodules.tiny_shakespeare import TinyShakespeare
@@ -176,12 +177,26 @@ def test_tokens_in_mapped_files_are_the_same(folder, tmp_path):
         pairs = zip(getattr(memory, make)(), getattr(mapped, make)(), strict=True)
         assert all(torch.equal(one[0], other[0]) and torch.equal(one[1], other[1]) for one, other in pairs)
     written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()}
-    assert len(written) == 3
+    assert len(written) == 4 and sum(name.startswith("tokenizer-") for name in written) == 1
     TextFiles(folder, **words, token_dir=tmp_path / "tokens").prepare_data()
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()} == written
     (folder / "1.txt").write_text("another text\n")  # another corpus has files of its own
     TextFiles(folder, **words, token_dir=tmp_path / "tokens").prepare_data()
-    assert len(list((tmp_path / "tokens").iterdir())) == 6
+    assert len(list((tmp_path / "tokens").iterdir())) == 8
+
+
+def test_byte_pairs_of_a_part_of_the_text_are_kept_beside_the_tokens(folder, tmp_path, monkeypatch):
+    """Every run takes the same; how much they were learned from is a part of what they are."""
+    pytest.importorskip("tokenizers")
+    read, train = [], BytePairs.train
+    monkeypatch.setattr(BytePairs, "train", lambda texts, size: train(read.append(list(texts)) or read[-1], size))
+    words = {"vocab_size": 258, "context": 8, "val_fraction": 0.1, "test_fraction": 0.2, "token_dir": tmp_path / "tokens"}
+    made = [TextFiles(folder, **words, learn_from=count).tokenizer for count in (100, 100, 150)]
+    whole = "".join(TextFiles(folder, **words).texts("train"))
+    assert ["".join(texts) for texts in read] == [whole[:100], whole[:150]]
+    assert made[0].as_dict() == made[1].as_dict()
+    with pytest.raises(ValueError, match="learn_from must be at least 1, got 0"):
+        TextFiles(folder, **words, learn_from=0)
 
 
 @pytest.mark.parametrize(

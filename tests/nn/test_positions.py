@@ -51,6 +51,15 @@ def test_rotary_is_the_formula():
     np.testing.assert_allclose(rotate(x, Rotary(d, base=500.0)(places)).numpy(), expected, atol=2e-6)
 
 
+def test_rotary_divides_as_llama_does():
+    """1 / base^e in float32, then times the place: base^-e is another number in the last bit, and place 4,095 shows it."""
+    exponents = (np.arange(0, 64, 2) / np.float32(64)).astype(np.float32)
+    for base in (10_000.0, 500_000.0):
+        turns = torch.arange(4096).float()[:, None] * (1 / base ** torch.from_numpy(exponents))
+        cos, sin = Rotary(64, base)(torch.arange(4096))
+        assert torch.equal(cos[:, :32], turns.cos()) and torch.equal(sin[:, 32:], turns.sin())
+
+
 def test_rotary_scores_know_the_distance_alone():
     torch.manual_seed(0)
     q, k = (torch.randn(1, 2, 1, 8, dtype=torch.float64).expand(1, 2, 20, 8) for _ in range(2))

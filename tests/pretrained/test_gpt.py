@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dlzoo import pretrained
-from dlzoo.errors import CheckpointError
+from dlzoo import pretrained, zoo
+from dlzoo.errors import CheckpointError, DataError
 from dlzoo.models.language import gpt
 from dlzoo.pretrained.gpt import convert
 
@@ -72,3 +72,19 @@ def test_the_source_says_where_how_long_and_whose():
     with torch.device("meta"):
         weights = sum(parameter.numel() for parameter in gpt.gpt2().parameters())
     assert 4 * weights < source.size < 4 * (weights + 12 * 1024**2) + 2**20  # with the masks, and names
+
+
+def test_a_file_of_a_common_name_is_kept_under_one_of_its_own(monkeypatch, tmp_path):
+    """On the hub every model's file is pytorch_model.bin, and torchvision's names hold the hash."""
+    asked = []
+
+    def fetch(urls, path, **facts):
+        asked.append(path.name)
+        raise DataError("no network")
+
+    monkeypatch.setattr("dlzoo.data.download.fetch", fetch)
+    monkeypatch.setenv("DLZOO_CACHE", str(tmp_path))
+    for name in ("gpt2", "resnet18"):
+        with pytest.raises(DataError, match="no network"):
+            zoo.load_published(torch.nn.Linear(1, 1), name)
+    assert asked == ["gpt2-7c5d3f4b-pytorch_model.bin", "resnet18-f37072fd.pth"]

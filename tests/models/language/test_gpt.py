@@ -61,6 +61,15 @@ def test_gpt_char_is_nanogpts():
     assert net(some(2, 64, 65)).shape == (2, 64, 65)
 
 
+def test_gpt_char_large_is_nanogpts():
+    """Its README counts 10.65 M, without the places."""
+    net = gpt.gpt_char_large()
+    assert count(net) == 10_745_088 and f"{count(net):,} parameters" in gpt.gpt_char_large.__doc__
+    assert round((count(net) - net.positions.weight.numel()) / 1e6, 2) == 10.65
+    assert (len(net.blocks), net.blocks[0].attention.heads, net.tokens.embedding_dim) == (6, 6, 384)
+    assert net.context == 256 and net.dropout.p == 0.2
+
+
 def test_the_start_is_the_papers():
     """Section 2.3: what ends a correction starts smaller by the root of their number. The loss is that of knowing nothing."""
     torch.manual_seed(0)
