@@ -98,7 +98,6 @@ MAY = {
     "insight_pictures": {"checkpoints", "config", "explain", "plots", "rundir", "verbs", "zoo"},
     "insight_text": {"config", "data", "errors", "explain", "nn", "ops", "plots", "rundir", "verbs", "zoo"},
     "doctor": {"data", "redact", "rundir", "zoo"},
-    "ending": {"launch", "rundir", "targets"},
     "cli": {
         "consolidate",
         "doctor",
