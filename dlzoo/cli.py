@@ -23,6 +23,7 @@ VERBS = {
     "resume": "go on with a run, the latest unfinished one if none is named: dlzoo resume [RUN] [key=value ...]",
     "evaluate": "measure a run on its test split: dlzoo evaluate RUN",
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
+    "forecast": "how a series goes on: dlzoo forecast RUN FILE.csv [--out FILE.csv]",
     "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|features|landscape|...] [--picture FILE]",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
     "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
@@ -31,7 +32,12 @@ VERBS = {
     "list": "what there is: dlzoo list models|experiments|data|runs|... [PATTERN]",
     "doctor": "what this machine has: a block to paste into an issue",
 }
-HOMES = {"explain": "dlzoo.insight", "sweep": "dlzoo.sweep", "tune": "dlzoo.tune"}  # verbs that are files of their own
+HOMES = {
+    "explain": "dlzoo.insight",
+    "forecast": "dlzoo.forecast",
+    "sweep": "dlzoo.sweep",
+    "tune": "dlzoo.tune",
+}  # verbs that are files of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

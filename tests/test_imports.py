@@ -91,6 +91,7 @@ MAY = {
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
+    "forecast": {"data", "errors", "plots", "rundir", "verbs"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "cli": {
         "consolidate",

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
+from dlzoo.callbacks.pictures.forecast import ForecastPictures
 from dlzoo.callbacks.pictures.labels import LabelPictures
 from dlzoo.callbacks.pictures.masks import MaskPictures
 from dlzoo.callbacks.pictures.text import TextSamples
@@ -18,7 +19,7 @@ from dlzoo.plots.history import read_metrics
 from dlzoo.signals import Stopped
 
 # what a task says of its answers -> what draws them
-PICTURES = {"labels": LabelPictures, "masks": MaskPictures, "text": TextSamples}
+PICTURES = {"labels": LabelPictures, "masks": MaskPictures, "text": TextSamples, "forecast": ForecastPictures}
 
 
 class RunReport(L.Callback):
@@ -40,7 +41,7 @@ class RunReport(L.Callback):
         self._since: float | None = None
         self._loss: Tensor | None = None
         self._batches = 0
-        self._pictures: LabelPictures | MaskPictures | TextSamples | None = None
+        self._pictures: LabelPictures | MaskPictures | TextSamples | ForecastPictures | None = None
 
     @property
     def samples_per_second(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from dlzoo.data.columns import Columns
 from dlzoo.errors import DataError, suggest
 
-__all__ = ["Table", "carry", "read_series"]
+__all__ = ["Table", "carry", "read_series", "written"]
 
 MISSING = {"", "na", "nan", "n/a", "null", "none", "-", "?"}
 SPARSE = 0.5  # a grid of which less than this share is there has another step than was thought
@@ -160,3 +160,11 @@ def carry(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     known = ~np.isnan(values)
     last = np.maximum.accumulate(np.where(known, np.arange(len(values))[:, None], -1), axis=0)
     return np.where(last >= 0, np.take_along_axis(values, np.maximum(last, 0), axis=0), first)
+
+
+def written(date: np.datetime64, columns: Columns, step: int) -> list[str]:
+    """A date as its columns have it: a text without the time where a step is whole days, or year, month, day and hour."""
+    day = date.item()
+    if len(columns.dates) == 4:
+        return [str(part) for part in (day.year, day.month, day.day, day.hour)]
+    return [day.date().isoformat() if step % 86_400 == 0 and day.time() == datetime.min.time() else day.isoformat(" ")]

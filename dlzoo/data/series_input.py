@@ -136,16 +136,15 @@ def _words(name: str, kind: Any, words: np.ndarray) -> np.ndarray:
     Raises:
         DataError: a word that is not one of them.
     """
-    found = {word: 0.0 for word in [*CALM, *MISSING]} if kind == COMPASS else dict.fromkeys(MISSING, 0.0)
-    rows = {}
+    nothing, rows = MISSING, {}
     if kind == COMPASS:
+        nothing = MISSING | set(CALM)
         angles = 2 * np.pi * np.arange(len(POINTS)) / len(POINTS)
         rows = {point.lower(): (np.sin(angle), np.cos(angle)) for point, angle in zip(POINTS, angles, strict=True)}
-        size = 2
     else:
-        size = len(kind)
-        rows = {str(word).lower(): tuple(np.eye(size)[at]) for at, word in enumerate(kind)}
-    rows = {word: (0.0,) * size for word in found} | rows
+        rows = {str(word).lower(): tuple(one) for word, one in zip(kind, np.eye(len(kind)), strict=True)}
+    size = len(next(iter(rows.values())))
+    rows = dict.fromkeys(nothing, (0.0,) * size) | rows
     lowered = [str(word).lower() for word in words]
     if unknown := sorted(set(lowered) - set(rows)):
         row = lowered.index(unknown[0])

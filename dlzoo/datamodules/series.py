@@ -15,7 +15,7 @@ from torch import Tensor
 from dlzoo.data.baselines import Baselines, autoregression, climate, harmonics, seasonal_error
 from dlzoo.data.columns import Columns
 from dlzoo.data.download import fetch
-from dlzoo.data.series import Table, carry, read_series
+from dlzoo.data.series import Table, carry, read_series, written
 from dlzoo.data.series_input import SeriesInput
 from dlzoo.data.window_batches import WindowBatches
 from dlzoo.datamodules.in_memory import InMemory
@@ -179,10 +179,9 @@ class Series(InMemory):
             writer = csv.writer(file)
             writer.writerow(columns.names)
             for row in range(len(table) - self.history, len(table)):
-                day = table.dates[row].item()
-                dates = [day] if len(columns.dates) == 1 else [day.year, day.month, day.day, day.hour]
                 numbers = ["NA" if np.isnan(value) else f"{value:.10g}" for value in table.values[row]]
-                writer.writerow([*dates, *numbers, *(words[row] for words in table.texts.values())])
+                words = (column[row] for column in table.texts.values())
+                writer.writerow([*written(table.dates[row], columns, table.step), *numbers, *words])
 
     # --- what it is measured by
 
