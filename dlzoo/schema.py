@@ -80,7 +80,10 @@ def faults(config: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _calls(config, "")
     parts = {name: node if isinstance(node := config.get(name), Mapping) else {} for name in BUILT}
     yield from (Fault(name, f"{name} names nothing to build") for name in BUILT if not parts[name].get("_target_"))
-    for name, key in (("model", "num_classes"), ("model", "in_channels"), ("model", "vocab_size"), ("task", "num_classes")):
+    for name, key in (
+        *(("model", "num_classes"), ("model", "in_channels"), ("task", "num_classes")),
+        *(("model", "vocab_size"), ("model", "features"), ("model", "horizon")),
+    ):
         ours, theirs = parts[name].get(key), parts["data"].get(key)
         if _whole(ours) and _whole(theirs) and ours != theirs:  # on a GPU it would be an assert deep in a kernel
             yield Fault(f"{name}.{key}", f"{name}.{key} is {ours}, and the data have {theirs}")
@@ -142,6 +145,7 @@ GIVEN_BY_THE_RUN = frozenset({"net", "optimizer", "scheduler", "total_steps", "p
 OF_A_TASK = {
     "model.num_classes": "a model that classifies, or the task and data for this one, such as experiment=stdlib_gpt model=NAME",
     "model.vocab_size": "a language model, such as model=gpt_char",
+    "model.features": "a model that forecasts, such as model=forecaster_lstm",
 }
 
 

@@ -21,6 +21,7 @@ from dlzoo.errors import ConfigError, DataError
 ROOT = Path(__file__).resolve().parent.parent
 CHOICES = [(group, name) for group in config.GROUPS for name in zoo.list_configs(group)]
 EXPERIMENTS = zoo.list_configs("experiment")
+FORECAST = {"data": "melbourne", "model": "forecaster_lstm", "task": "forecasting"}  # what goes with one of its kind
 LANGUAGE = {"data": "tiny_shakespeare", "model": "gpt_char", "task": "language_modeling"}  # what goes with one of its kind
 # one batch of eight of everything, on the CPU; enough of a picture for what is drawn
 TINY = ("trainer=cpu", "data.batch_size=8", "data.eval_batch_size=8", "debug=smoke", "trainer.limit_train_batches=1")
@@ -32,9 +33,15 @@ def _is_of_language(group, name):
     return name == LANGUAGE["task"] if group == "task" else "\nvocab_size:" in text and group in LANGUAGE
 
 
+def _is_of_series(group, name):
+    """Whether a choice is for series: data and models that have a horizon, and their task."""
+    text = (zoo.config_dir() / group / f"{name}.yaml").read_text()
+    return name == FORECAST["task"] if group == "task" else "\nhorizon:" in text and group in FORECAST
+
+
 def _has_no_task_yet(group, name):
-    """Translators and forecasters: models that can be made and loaded, and that no task trains so far."""
-    return group == "model" and not {"num_classes", "vocab_size"} & set(zoo.model_info(name).arguments)
+    """Translators: models that can be made and loaded, and that no task trains so far."""
+    return group == "model" and not {"num_classes", "vocab_size", "horizon"} & set(zoo.model_info(name).arguments)
 
 
 def _pictures(root, classes, count, side, seed=0):
@@ -70,6 +77,23 @@ def _idx(path, values):
     path.parent.mkdir(parents=True, exist_ok=True)
     head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
     path.write_bytes(gzip.compress(head + values.tobytes()))
+
+
+def _series(folder):
+    """Noise of the published lengths, with the published columns; a step lasts as long, and two values are missing."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    hours = np.datetime64("2010-01-01T00", "s") + np.arange(43_824) * np.timedelta64(3_600, "s")
+    noise = [",".join(map(str, row)) for row in random.integers(0, 100, (43_824, 7)).tolist()]
+    moments = [str(hour).replace("T", " ") for hour in hours]
+    rows = [f"{moment},{row}" for moment, row in zip(moments, noise[:17_420], strict=False)]
+    (folder / "ETTh1.csv").write_text("\n".join(["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT", *rows]))
+    days = [day for day in np.datetime64("1981-01-01") + np.arange(3_652) if not str(day).endswith(("84-12-31", "88-12-31"))]
+    rows = [f"{day},{row.split(',')[0]}" for day, row in zip(days, noise, strict=False)]
+    (folder / "daily-min-temperatures.csv").write_text("\n".join(["Date,Temp", *rows]))
+    parts = [f"{int(day[:4])},{int(day[5:7])},{int(day[8:10])},{int(day[11:13])}" for day in moments]
+    rows = [f"{part},{row},NW" for part, row in zip(parts, noise, strict=True)]
+    (folder / "pollution.csv").write_text("\n".join(["year,month,day,hour,pm2.5,DEWP,TEMP,PRES,Iws,Is,Ir,cbwd", *rows]))
 
 
 def _cifar100(folder, counts):
@@ -118,6 +142,7 @@ def data(tmp_path_factory):
     letters = "\n !$&',-.3:;?" + string.ascii_letters  # the 65 of Shakespeare
     (folder / "tiny_shakespeare").mkdir()
     (folder / "tiny_shakespeare" / "input.txt").write_text(letters * 50)
+    _series(folder / "weather")
     (folder / "library").mkdir()
     for number in range(60):
         (folder / "library" / f"module{number}.py").write_text(f"NUMBER = {number}\n" * 20)
@@ -148,6 +173,7 @@ def small(monkeypatch, data):
 def test_every_choice_composes_and_passes_the_check(group, name, data):
     words = [f"{group}={name}", f"data_dir={data}"]
     words += [f"{key}={value}" for key, value in LANGUAGE.items() if key != group and _is_of_language(group, name)]
+    words += [f"{key}={value}" for key, value in FORECAST.items() if key != group and _is_of_series(group, name)]
     if _has_no_task_yet(group, name):
         with pytest.raises(ConfigError, match="model has no key 'num_classes'"):
             config.check(dlzoo.compose(*words))
@@ -162,6 +188,11 @@ def test_a_model_takes_its_ends_from_the_data(name):
         for data, size in (("tiny_shakespeare", 65), ("stdlib", 101)):
             words = (f"model={name}", f"data={data}", "task=language_modeling")
             assert config.check(dlzoo.compose(*words))["model"]["vocab_size"] == size
+        return
+    if _is_of_series("model", name):
+        for data, shape in (("melbourne", (3, 1, 1)), ("etth1", (11, 24, 1)), ("beijing", (14, 24, 1))):
+            model = config.check(dlzoo.compose(f"model={name}", f"data={data}", "task=forecasting"))["model"]
+            assert (model["features"], model["horizon"], model["targets"]) == shape
         return
     plain = config.check(dlzoo.compose(f"model={name}", "data=mnist"))
     assert (plain["model"]["num_classes"], plain["model"]["in_channels"], plain["task"]["num_classes"]) == (10, 1, 10)
@@ -180,8 +211,9 @@ def test_the_classes_of_a_folder_are_counted(data):
     [
         (("model=gpt_char",), "the task and data for this one"),
         (("model=resnet20", "data=stdlib", "task=language_modeling"), "model=gpt_char"),
+        (("model=resnet20", "data=etth1", "task=forecasting"), "model=forecaster_lstm"),
     ],
-    ids=["of text", "of pictures"],
+    ids=["of text", "of pictures", "of pictures for a series"],
 )
 def test_a_model_of_another_kind_than_the_task_is_told_what_to_type(words, fix):
     with pytest.raises(ConfigError, match="model has no key") as caught:
@@ -196,6 +228,9 @@ def test_data_that_a_task_is_not_for_name_the_task_that_is():
     with pytest.raises(ConfigError, match="no 'vocab_size'") as caught:
         dlzoo.compose("task=language_modeling")
     assert "task=classification" in caught.value.fix
+    with pytest.raises(ConfigError, match="no 'num_classes'") as caught:
+        dlzoo.compose("data=beijing", "model=tcn")
+    assert "task=forecasting" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -276,6 +311,9 @@ def test_every_experiment_builds(name, data):
     if "vocab_size" in cfg.data:
         tokens = torch.zeros(1, datamodule.context, dtype=torch.int64)
         assert task.net(tokens).shape == (1, datamodule.context, datamodule.vocab_size)
+    elif "horizon" in cfg.data:
+        past = torch.zeros(1, datamodule.history, cfg.data.features)
+        assert task.net(past).shape == (1, datamodule.horizon, cfg.data.outputs)
     else:
         head = task.net.head
         ends = head.out_features if isinstance(head, torch.nn.Linear) else head.out_channels
@@ -306,6 +344,13 @@ def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
         for verb in (verbs.export, lambda run: verbs.predict(run, ROOT)):
             with pytest.raises(ConfigError, match="the run is of text"):
                 verb(run.dir)
+        return
+    if "horizon" in composed.data:
+        assert run.metrics["test/mae"] > 0 and run.metrics["test/mae_persistence"] > 0
+        files = {"forecast.png", "horizon.png", "curves.png", "example.csv"}
+        assert files <= {path.name for path in run.dir.iterdir()} and run.summary["answers"] == "forecast"
+        with pytest.raises(ConfigError, match="the run is of series"):
+            verbs.predict(run.dir, ROOT)
         return
     assert 0 <= run.metrics["test/acc"] <= 1
     example = "example.wav" if name.startswith("sp") else "example.png"
