@@ -7,6 +7,7 @@
 Contenders take turns in one process on one thread. What counts is the processor time of the process, or of the processes that
 it starts, and its median over the rounds: a busy neighbour does not count, but it takes cache and clock, so that beside one the
 ratios hold and the bounds in seconds (the overhead of G4, and G10 to G12) may not. The exit code is 1 if a bound is missed.
+G2 and lstm are whole trainings, of one seed a round, three at least, and need tiny Shakespeare in DLZOO_DATA.
 G6, G7 and G13 need torchvision, timm and onnxruntime, and some minutes; G5, G8, G9 and engine need CIFAR-10 in DLZOO_DATA.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import bench_data
 import bench_overhead
+import bench_recipes
 import bench_startup
 import bench_training
 import bench_vision
@@ -28,6 +30,8 @@ from bench_timing import Row, table
 
 def main() -> int:
     goals: dict[str, Callable[..., Iterator[Row]]] = {
+        "G2": bench_recipes.goal_2,
+        "lstm": bench_recipes.lstm,
         "G4": bench_overhead.goal_4,
         "G5": bench_training.goal_5,
         "G6": bench_vision.goal_6,

@@ -93,9 +93,11 @@ MAY = {
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
     "forecast": {"data", "errors", "plots", "rundir", "verbs"},
     "doctor": {"data", "redact", "rundir", "zoo"},
+    "ending": {"launch", "rundir", "targets"},
     "cli": {
         "consolidate",
         "doctor",
+        "ending",
         "errors",
         "jobs",
         "launch",

@@ -13,6 +13,7 @@ import atexit
 import math
 import multiprocessing
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -163,7 +164,7 @@ class FolderBatches:
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
             persistent_workers=num_workers > 0,
-            worker_init_fn=ignore_in_worker,  # a signal to the whole process group: the run saves first, and then ends them
+            worker_init_fn=_begin_reading,
             generator=generator("workers"),  # else each pass would draw from the generator that dropout uses
         )
 
@@ -212,6 +213,14 @@ class FolderBatches:
             yield from self._loader
         except RuntimeError as error:
             raise self.fault(error) or error from error
+
+
+def _begin_reading(worker: int) -> None:
+    """A process that reads is deaf to what the whole process group is told: the run saves first, and then ends it. And it says
+    nothing of a run that went away while a batch was handed over: the run itself has said why."""
+    ignore_in_worker(worker)
+    said = sys.excepthook  # where multiprocessing's thread for the memory of batches tells of its errors
+    sys.excepthook = lambda kind, *what: None if issubclass(kind, ConnectionError | EOFError) else said(kind, *what)
 
 
 @atexit.register  # registered after multiprocessing's own, hence called before it: that one asks them by SIGTERM, and waits

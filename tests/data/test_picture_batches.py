@@ -188,3 +188,19 @@ del loader  # what reads may outlive what it read for
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and int(done.stdout) > 1, done.stderr
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_process_that_reads_says_nothing_of_a_run_that_went_away(quiet):
+    """As the run is gone while it takes a batch from shared memory: multiprocessing would print a traceback after our error."""
+    code = (
+        "import socket, time\n"
+        "from multiprocessing import resource_sharer\n"
+        "from dlzoo.data import picture_batches\n"
+        f"if {quiet}: picture_batches._begin_reading(0)\n"
+        "resource_sharer._resource_sharer._start()\n"
+        "with socket.socket(socket.AF_UNIX) as taker: taker.connect(resource_sharer._resource_sharer._address)\n"
+        "time.sleep(0.5)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ("Traceback" in done.stderr) is not quiet, done.stderr
