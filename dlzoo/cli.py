@@ -176,7 +176,10 @@ def _export(arguments: list[str]) -> None:
         for batch in [*first, every]
     ]
     lengths = report.get("lengths", {})
-    _table(["recordings" if lengths else "pictures", "largest difference", "relative", "same label"], rows)
+    series = report["preprocess"].get("kind") == "series"  # a forecast has no labels
+    kind, labels = ("windows", []) if series else ("recordings" if lengths else "pictures", ["same label"])
+    header = [kind, "largest difference", "relative", *labels]
+    _table(header, [row[: len(header)] for row in rows])
     if lengths:
         print("of " + ", ".join(f"{length} samples: relative {value:.2e}" for length, value in lengths.items()))
     if sizes := report.get("sizes"):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlzoo import rundir, verbs
+from dlzoo import rundir, verbs, zoo
 from dlzoo.errors import ConfigError, DataError, polite
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from dlzoo.data.series import Table
     from dlzoo.data.series_input import SeriesInput
@@ -98,6 +99,32 @@ def _ahead(net: "object", how: "SeriesInput", table: "Table") -> tuple["np.ndarr
     with torch.inference_mode():
         scaled = net(x)[0].double().numpy()
     return dates, scaled * how.scale + how.offset(dates)
+
+
+def example_windows(run: rundir.Run, overrides: Sequence[str], count: int = 1000) -> tuple["Tensor", str]:
+    """What the network of a forecast is shown, to compare an export with: windows from everywhere in the test part, or noise
+    where the data are not here.
+
+    Returns:
+        x (B, T, F), and what it is in words.
+    """
+    import torch
+
+    from dlzoo.config import run_config
+    from dlzoo.data.series_input import SeriesInput
+
+    how = SeriesInput.from_dict(run.summary["preprocess"])
+    try:
+        data = zoo.build(run_config(run, overrides)["data"])
+        data.prepare_data()
+        features = torch.from_numpy(data.preprocess.features(data.splits.table))
+        starts = data.windows("test")
+        chosen = starts[torch.linspace(0, len(starts) - 1, min(count, len(starts))).long()]
+        x = features[chosen[:, None] + torch.arange(-how.history, 0)]
+        return x, f"{len(x)} windows of the test part"
+    except DataError as error:
+        x = torch.randn(256, how.history, how.columns.width, generator=torch.Generator().manual_seed(0))
+        return x, f"noise, for the data is not here: {error.what}"
 
 
 def _draw(path: Path, how: "SeriesInput", table: "Table", dates: "np.ndarray", values: "np.ndarray", title: str) -> None:

@@ -351,6 +351,8 @@ def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
         assert files <= {path.name for path in run.dir.iterdir()} and run.summary["answers"] == "forecast"
         with pytest.raises(ConfigError, match="the run is of series"):
             verbs.predict(run.dir, ROOT)
+        _, report = verbs.export(run.dir)
+        assert report["max_rel"] < 1e-4 and "windows of the test part" in report["pictures"]
         return
     assert 0 <= run.metrics["test/acc"] <= 1
     example = "example.wav" if name.startswith("sp") else "example.png"

@@ -50,7 +50,7 @@ MAY = {
     "resume": {"checkpoints", "errors", "launch", "rundir", "slurm"},
     "signals": set(),
     "slurm": set(),
-    "verbs": {"checkpoints", "config", "errors", "rundir", "run", "zoo", "export", "data", "plots"},
+    "verbs": {"checkpoints", "config", "errors", "forecast", "rundir", "run", "zoo", "export", "data", "plots"},
     "mistakes": {"errors", "schema", "zoo"},
     "config": {"errors", "mistakes", "redact", "rundir", "schema", "targets", "zoo", "data"},
     "run": {
@@ -91,7 +91,7 @@ MAY = {
     },
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
     "insight": {"checkpoints", "config", "errors", "explain", "plots", "rundir", "verbs", "zoo"},
-    "forecast": {"data", "errors", "plots", "rundir", "verbs"},
+    "forecast": {"config", "data", "errors", "plots", "rundir", "verbs", "zoo"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "ending": {"launch", "rundir", "targets"},
     "cli": {
