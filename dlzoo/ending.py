@@ -11,8 +11,10 @@ __all__ = ["show"]
 # the verbs that come next, by how a run's network answers
 NEXT = {"labels": ("predict", "export"), "masks": ("predict", "export"), "forecast": ("forecast", "export")}
 # the metrics that are shown, the most telling first
-SHOWN = ("test/miou", "test/acc", "test/acc_top5", "test/loss", "test/ppl", "test/bpc", "val/miou", "val/acc", "val/loss")
-FORECAST = ("test/mae", "test/rmse", "test/mase", "val/mae")  # likewise, of a forecast
+SHOWN = (
+    *("test/miou", "test/acc", "test/acc_top5", "test/mae", "test/rmse", "test/mase", "test/loss", "test/ppl", "test/bpc"),
+    *("val/miou", "val/acc", "val/mae", "val/loss"),
+)
 
 
 def show(run: Run) -> None:
@@ -26,7 +28,7 @@ def show(run: Run) -> None:
         return
     summary, config, me = run.summary, run.config, dlzoo_command()
     metrics = summary["metrics"]
-    shown = [name for name in (FORECAST if summary.get("answers") == "forecast" else SHOWN) if name in metrics]
+    shown = [name for name in SHOWN if name in metrics]
     lines = ["  ".join(f"{name} {metrics[name]:.4f}" for name in shown) or "no metrics", *_beside(metrics)]
     seconds, speed = summary["training_seconds"], summary["samples_per_second"]
     if seconds:
