@@ -137,6 +137,17 @@ def test_too_few_rows_are_told(path):
         SeriesFile(path, **PLAIN).test_images(3)
 
 
+def test_a_file_that_has_grown_is_shown_as_the_network_was_trained(path, tmp_path):
+    plain = SeriesFile(path, **PLAIN, run_dir=tmp_path).preprocess
+    assert (tmp_path / "series.json").is_file()
+    _write(path, lambda values: values.__iadd__(5))
+    again = SeriesFile(path, **PLAIN, run_dir=tmp_path)
+    assert again.preprocess.as_dict() == plain.as_dict() != SeriesFile(path, **PLAIN).preprocess.as_dict()
+    assert SeriesFile(path, **PLAIN, run_dir=tmp_path / "new").preprocess.mean[0] == pytest.approx(plain.mean[0] + 5)
+    with pytest.raises(ConfigError, match="another horizon of its series"):
+        _ = SeriesFile(path, **{**PLAIN, "horizon": 5}, run_dir=tmp_path).preprocess
+
+
 # --- the published ones
 
 
