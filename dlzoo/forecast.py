@@ -136,7 +136,7 @@ def _draw(path: Path, how: "SeriesInput", table: "Table", dates: "np.ndarray", v
     from dlzoo.plots.forecast import Window, forecasts
 
     count, steps = len(how.columns.targets), np.arange(how.horizon)
-    past = max(-min(max(3 * how.horizon, 24), len(table)), -len(table))
+    past = -min(max(3 * how.horizon, 24), len(table))
     numbers = table.values[:, :count]
     ago = len(table) + steps - how.season * (1 + steps // how.season)
     filled = carry(numbers, np.nanmean(numbers, axis=0)) if not np.isnan(numbers).all(0).any() else numbers

@@ -8,9 +8,10 @@ import torch
 
 import dlzoo
 from dlzoo import cli, ending
+from dlzoo.data.series import read_series
 from dlzoo.data.series_input import SeriesInput
 from dlzoo.errors import ConfigError
-from dlzoo.forecast import forecast
+from dlzoo.forecast import example_windows, forecast
 
 ROWS = 300
 
@@ -52,8 +53,6 @@ def test_the_answer_is_the_networks_in_units_and_the_dates_go_on(run, tmp_path):
     rows = list(csv.reader(found.table.read_text().splitlines()))
     assert rows[0] == ["when", "load"] and [row[0] for row in rows[1:]] == [date[0] for date in found.dates]
     np.testing.assert_allclose([float(row[1]) for row in rows[1:]], np.array(found.values)[:, 0], rtol=1e-6)
-
-    from dlzoo.data.series import read_series
 
     how = SeriesInput.from_dict(run.summary["preprocess"])
     table = read_series(source, how.columns)
@@ -104,6 +103,17 @@ def test_a_table_that_is_wrong_is_told(run, tmp_path, capsys, change, words):
     error = capsys.readouterr().err
     assert "Traceback" not in error and all(word in error for word in words), error
     assert [file.name for file in tmp_path.iterdir()] == ["b.csv"]
+
+
+def test_an_export_is_compared_on_windows_of_the_test_part_or_on_noise(run):
+    x, kind = example_windows(run, [], count=9)
+    how = SeriesInput.from_dict(run.summary["preprocess"])
+    assert x.shape == (9, 30, how.columns.width) and kind == "9 windows of the test part"
+    path = run.config["data"]["path"]
+    shown = torch.from_numpy(how.features(read_series(path, how.columns)))
+    assert torch.equal(x[-1], shown[-35:-5])  # the last window ends five rows before the end, its horizon
+    x, kind = example_windows(run, ["data.path=nowhere.csv"])
+    assert x.shape == (256, 30, how.columns.width) and "the data is not here" in kind
 
 
 def test_a_forecast_is_not_written_over_its_source(run, tmp_path):

@@ -37,6 +37,9 @@ class Forecasting(Supervised):
         /scaled_mae, of scaled targets, by which papers compare. All are means over the known targets of all windows. For each
         of the data's baselines, on the same windows, {val,test}/mae_<name>. The training loss is the step's result: the run
         report logs its mean.
+
+    Raises:
+        ValueError: a loss of another name.
     """
 
     answers = "forecast"
