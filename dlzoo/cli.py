@@ -27,6 +27,7 @@ VERBS = {
     "predict": "label pictures: dlzoo predict RUN FILE|FOLDER",
     "generate": 'write on from a prompt with a language model: dlzoo generate RUN "PROMPT" [--greedy] [--samples N]',
     "translate": "lines in, lines out, by a run of a translator: dlzoo translate RUN [--file FILE] [--beam N]",
+    "forecast": "how a series goes on: dlzoo forecast RUN FILE.csv [--out FILE.csv]",
     "explain": "pictures of what a run has learned: dlzoo explain RUN [gradcam|landscape|heads|next|...] [--text TEXT]",
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
     "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
@@ -36,8 +37,9 @@ VERBS = {
     "doctor": "what this machine has: a block to paste into an issue",
 }
 # verbs that are files of their own
-HOMES = {"explain": "dlzoo.insight", "generate": "dlzoo.generate", "sweep": "dlzoo.sweep", "translate": "dlzoo.translate"}
-HOMES |= {"tune": "dlzoo.tune"}
+HOMES = {verb: f"dlzoo.{verb}" for verb in ("forecast", "generate", "sweep", "translate", "tune")} | {
+    "explain": "dlzoo.insight"
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,7 +184,10 @@ def _export(arguments: list[str]) -> None:
         for batch in [*first, every]
     ]
     lengths = report.get("lengths", {})
-    _table(["recordings" if lengths else "pictures", "largest difference", "relative", "same label"], rows)
+    series = report["preprocess"].get("kind") == "series"  # a forecast has no labels
+    kind, labels = ("windows", []) if series else ("recordings" if lengths else "pictures", ["same label"])
+    header = [kind, "largest difference", "relative", *labels]
+    _table(header, [row[: len(header)] for row in rows])
     if lengths:
         print("of " + ", ".join(f"{length} samples: relative {value:.2e}" for length, value in lengths.items()))
     if sizes := report.get("sizes"):

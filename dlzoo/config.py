@@ -228,7 +228,16 @@ def _count_folders(path: str) -> int:
     return len(class_names(opened(Path(path))))
 
 
+def _series_features(targets: Any, inputs: Any, texts: Any, masks: Any, calendar: Any) -> int:
+    """${series_features:...}: how many numbers a network is shown of each row of a series, so that none has to be counted."""
+    from dlzoo.data.columns import width
+
+    return width(targets, inputs, texts, masks, calendar)
+
+
 OmegaConf.register_new_resolver("count_folders", _count_folders, replace=True)
+OmegaConf.register_new_resolver("count", len, replace=True)
+OmegaConf.register_new_resolver("series_features", _series_features, replace=True)
 
 
 def hydra_flags(args: Any, parser: Any) -> None:

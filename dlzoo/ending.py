@@ -9,11 +9,11 @@ from dlzoo.targets import flags
 __all__ = ["show"]
 
 # the verbs that come next, by how a run's network answers
-NEXT = {"labels": ("predict", "export"), "masks": ("predict", "export")}
-NEXT |= {"text": ("generate", "export"), "translation": ("translate", "export")}
+NEXT = {"labels": ("predict", "export"), "masks": ("predict", "export"), "text": ("generate", "export")}
+NEXT |= {"translation": ("translate", "export"), "forecast": ("forecast", "export")}
 # the metrics that are shown, the most telling first
-SHOWN = ("test/miou", "test/acc", "test/acc_top5", "test/bleu", "test/chrf", "test/loss", "test/ppl", "test/bpc")
-SHOWN += ("val/miou", "val/acc", "val/bleu", "val/loss")
+SHOWN = ("test/miou", "test/acc", "test/acc_top5", "test/bleu", "test/chrf", "test/mae", "test/rmse", "test/mase", "test/loss")
+SHOWN += ("test/ppl", "test/bpc", "val/miou", "val/acc", "val/bleu", "val/mae", "val/loss")
 
 
 def show(run: Run) -> None:
@@ -28,7 +28,7 @@ def show(run: Run) -> None:
     summary, config, me = run.summary, run.config, dlzoo_command()
     metrics = summary["metrics"]
     shown = [name for name in SHOWN if name in metrics]
-    lines = ["  ".join(f"{name} {metrics[name]:.4f}" for name in shown) or "no metrics"]
+    lines = ["  ".join(f"{name} {metrics[name]:.4f}" for name in shown) or "no metrics", *_beside(metrics)]
     seconds, speed = summary["training_seconds"], summary["samples_per_second"]
     if seconds:
         lines.append(
@@ -38,7 +38,12 @@ def show(run: Run) -> None:
         lines.append(f"data: {summary['edition']}")
     where = shlex.quote(str(run.dir))
     examples = [run.dir / f"example.{ending}" for ending in ("png", "wav") if (run.dir / f"example.{ending}").is_file()]
-    given = {"predict": f" {shlex.quote(str(examples[0]))}" if examples else " FILE", "generate": ' "The "'}
+    table = run.dir / "example.csv"
+    given = {
+        "predict": f" {shlex.quote(str(examples[0]))}" if examples else " FILE",
+        "generate": ' "The "',
+        "forecast": f" {shlex.quote(str(table))}" if table.is_file() else " FILE.csv",
+    }
     allow = "".join(f" {word}" for word in flags())
     lines += [
         "",
@@ -56,3 +61,18 @@ def show(run: Run) -> None:
         console.print(Panel(text, title=str(run.dir), box=HORIZONTALS, expand=False), width=width, crop=False)
     else:
         print("\n".join([f"-- {run.dir}", *lines]), flush=True)
+
+
+def _beside(metrics: dict[str, float]) -> list[str]:
+    """How a forecast stands beside the baselines, which need no network: one line, or none."""
+    stage = next((stage for stage in ("test", "val") if f"{stage}/mae_persistence" in metrics), "")
+    own = metrics.get(f"{stage}/mae")
+    head = f"{stage}/mae_"
+    rivals = {name.removeprefix(head): value for name, value in metrics.items() if stage and name.startswith(head)}
+    if own is None or not rivals:
+        return []
+    words = []
+    for word, beaten in (("better than", True), ("NOT better than", False)):
+        names = [f"{name} {value:.4f}" for name, value in rivals.items() if (own < value) is beaten]
+        words += [f"{word} {', '.join(names)}"] if names else []
+    return [f"{stage}/mae {'; '.join(words)}"]

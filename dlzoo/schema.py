@@ -80,7 +80,7 @@ def faults(config: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _calls(config, "")
     parts = {name: node if isinstance(node := config.get(name), Mapping) else {} for name in BUILT}
     yield from (Fault(name, f"{name} names nothing to build") for name in BUILT if not parts[name].get("_target_"))
-    of_model = ("num_classes", "in_channels", "vocab_size", "source_vocab_size", "target_vocab_size")
+    of_model = ("num_classes", "in_channels", "vocab_size", "source_vocab_size", "target_vocab_size", "features", "horizon")
     for name, key in (*(("model", key) for key in of_model), ("task", "num_classes")):
         ours, theirs = parts[name].get(key), parts["data"].get(key)
         if _whole(ours) and _whole(theirs) and ours != theirs:  # on a GPU it would be an assert deep in a kernel
@@ -146,6 +146,7 @@ OF_A_TASK = {
     "model.num_classes": "a model that classifies, or the task and data for this one, such as experiment=stdlib_gpt model=NAME",
     "model.vocab_size": "a language model, such as model=gpt_char",
     "model.source_vocab_size": "a translator, such as model=transformer_small",
+    "model.features": "a model that forecasts, such as model=forecaster_lstm",
 }
 
 

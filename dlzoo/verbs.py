@@ -170,7 +170,7 @@ def _kind(run: Run) -> str:
 
 
 def export(run: str | Path, which: str = "best", overrides: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
-    """A run's network as ONNX, compared with torch on 1, 7 and 64 pictures and on the labels of up to 1,000.
+    """A run's network as ONNX, compared with torch on 1, 7 and 64 pictures (of a forecast, windows) and on up to 1,000.
 
     Real test pictures where the data set is at hand, noise where not. One of recordings takes any length, one that gives
     masks any height and width, and each is compared at others too. The file appears only when it computes the same;
@@ -199,15 +199,21 @@ def export(run: str | Path, which: str = "best", overrides: list[str] | None = N
         write = text_export.export_language_model if answers == "text" else text_export.export_translator
         return write(found, load(run, which), overrides or [])
     net, summary = load(run, which), found.summary
-    images, kind = _test_pictures(found, overrides or [])
+    series = summary["preprocess"].get("kind") == "series"
+    if series:
+        from dlzoo.forecast import example_windows as examples
+    else:
+        examples = _test_pictures
+    images, kind = examples(found, overrides or [])
     folder = found.dir / "export"
     folder.mkdir(exist_ok=True)
     temporary, path = folder / f".model-{os.getpid()}.onnx", folder / "model.onnx"
     metadata = {"classes": json.dumps(summary["classes"]), "preprocess": json.dumps(summary["preprocess"])}
     try:
-        waves, masks = _kind(found) == "wave", summary.get("answers") == "masks"
+        waves, masks = not series and _kind(found) == "wave", summary.get("answers") == "masks"
         free = {2: "samples"} if waves else {2: "height", 3: "width"} if masks else {}
-        export_onnx(net, images[:2], temporary, metadata=metadata, free=free, input_name="waves" if waves else "images")
+        names = {"input_name": "history", "output_name": "forecast"} if series else {"input_name": "waves"} if waves else {}
+        export_onnx(net, images[:2], temporary, metadata=metadata, free=free, **names)
         # large pictures a few at a time: a thousand of 224x224 would take gigabytes
         chunk = 1000 if images[0, 0].numel() <= 64 * 64 else 64
         report = verify_onnx(net, temporary, [*(images[:count] for count in CHECKED_BATCHES), *images.split(chunk)])

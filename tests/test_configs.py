@@ -21,6 +21,7 @@ from dlzoo.errors import ConfigError, DataError
 ROOT = Path(__file__).resolve().parent.parent
 CHOICES = [(group, name) for group in config.GROUPS for name in zoo.list_configs(group)]
 EXPERIMENTS = zoo.list_configs("experiment")
+FORECAST = {"data": "melbourne", "model": "forecaster_lstm", "task": "forecasting"}  # what goes with one of its kind
 LANGUAGE = {"data": "tiny_shakespeare", "model": "gpt_char", "task": "language_modeling"}  # what goes with one of its kind
 TRANSLATION = {"data": "multi30k", "model": "transformer_small", "task": "seq2seq"}
 # one batch of eight of everything, on the CPU; enough of a picture for what is drawn
@@ -42,10 +43,10 @@ def _is_of_translation(group, name):
     return name == TRANSLATION["task"] if group == "task" else "\nsource_vocab_size:" in text and group in TRANSLATION
 
 
-def _has_no_task_yet(group, name):
-    """Forecasters: models that can be made and loaded, and that no task trains so far."""
-    ends = {"num_classes", "vocab_size", "source_vocab_size"}
-    return group == "model" and not ends & set(zoo.model_info(name).arguments)
+def _is_of_series(group, name):
+    """Whether a choice is for series: data and models that have a horizon, and their task."""
+    text = (zoo.config_dir() / group / f"{name}.yaml").read_text()
+    return name == FORECAST["task"] if group == "task" else "\nhorizon:" in text and group in FORECAST
 
 
 def _pictures(root, classes, count, side, seed=0):
@@ -90,6 +91,23 @@ def _idx(path, values):
     path.parent.mkdir(parents=True, exist_ok=True)
     head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
     path.write_bytes(gzip.compress(head + values.tobytes()))
+
+
+def _series(folder):
+    """Noise of the published lengths, with the published columns; a step lasts as long, and two values are missing."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    hours = np.datetime64("2010-01-01T00", "s") + np.arange(43_824) * np.timedelta64(3_600, "s")
+    noise = [",".join(map(str, row)) for row in random.integers(0, 100, (43_824, 7)).tolist()]
+    moments = [str(hour).replace("T", " ") for hour in hours]
+    rows = [f"{moment},{row}" for moment, row in zip(moments, noise[:17_420], strict=False)]
+    (folder / "ETTh1.csv").write_text("\n".join(["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT", *rows]))
+    days = [day for day in np.datetime64("1981-01-01") + np.arange(3_652) if not str(day).endswith(("84-12-31", "88-12-31"))]
+    rows = [f"{day},{row.split(',')[0]}" for day, row in zip(days, noise, strict=False)]
+    (folder / "daily-min-temperatures.csv").write_text("\n".join(["Date,Temp", *rows]))
+    parts = [f"{int(day[:4])},{int(day[5:7])},{int(day[8:10])},{int(day[11:13])}" for day in moments]
+    rows = [f"{part},{row},NW" for part, row in zip(parts, noise, strict=True)]
+    (folder / "pollution.csv").write_text("\n".join(["year,month,day,hour,pm2.5,DEWP,TEMP,PRES,Iws,Is,Ir,cbwd", *rows]))
 
 
 def _cifar100(folder, counts):
@@ -139,6 +157,7 @@ def data(tmp_path_factory):
     (folder / "tiny_shakespeare").mkdir()
     (folder / "tiny_shakespeare" / "input.txt").write_text(letters * 50)
     _captions(folder / "multi30k")
+    _series(folder / "weather")
     (folder / "library").mkdir()
     for number in range(60):
         (folder / "library" / f"module{number}.py").write_text(f"NUMBER = {number}\n" * 20)
@@ -172,15 +191,12 @@ def test_every_choice_composes_and_passes_the_check(group, name, data):
     words = [f"{group}={name}", f"data_dir={data}"]
     words += [f"{key}={value}" for key, value in LANGUAGE.items() if key != group and _is_of_language(group, name)]
     words += [f"{key}={value}" for key, value in TRANSLATION.items() if key != group and _is_of_translation(group, name)]
-    if _has_no_task_yet(group, name):
-        with pytest.raises(ConfigError, match="model has no key 'num_classes'"):
-            config.check(dlzoo.compose(*words))
-        return
+    words += [f"{key}={value}" for key, value in FORECAST.items() if key != group and _is_of_series(group, name)]
     plain = config.check(dlzoo.compose(*words))
     assert "???" not in str(plain) and "${" not in str(plain)
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.list_models() if not _has_no_task_yet("model", name)])
+@pytest.mark.parametrize("name", zoo.list_models())
 def test_a_model_takes_its_ends_from_the_data(name):
     if _is_of_language("model", name):
         for data, size in (("tiny_shakespeare", 65), ("stdlib", 101)):
@@ -191,6 +207,11 @@ def test_a_model_takes_its_ends_from_the_data(name):
         words = (f"model={name}", "data=multi30k", "task=seq2seq", "data.source_vocab_size=900", "data.joint=false")
         model = config.check(dlzoo.compose(*words))["model"]
         assert (model["source_vocab_size"], model["target_vocab_size"], model["padding"]) == (900, 8000, 0)
+        return
+    if _is_of_series("model", name):
+        for data, shape in (("melbourne", (3, 1, 1)), ("etth1", (11, 24, 1)), ("beijing", (14, 24, 1))):
+            model = config.check(dlzoo.compose(f"model={name}", f"data={data}", "task=forecasting"))["model"]
+            assert (model["features"], model["horizon"], model["targets"]) == shape
         return
     plain = config.check(dlzoo.compose(f"model={name}", "data=mnist"))
     assert (plain["model"]["num_classes"], plain["model"]["in_channels"], plain["task"]["num_classes"]) == (10, 1, 10)
@@ -209,8 +230,9 @@ def test_the_classes_of_a_folder_are_counted(data):
     [
         (("model=gpt_char",), "the task and data for this one"),
         (("model=resnet20", "data=stdlib", "task=language_modeling"), "model=gpt_char"),
+        (("model=resnet20", "data=etth1", "task=forecasting"), "model=forecaster_lstm"),
     ],
-    ids=["of text", "of pictures"],
+    ids=["of text", "of pictures", "of pictures for a series"],
 )
 def test_a_model_of_another_kind_than_the_task_is_told_what_to_type(words, fix):
     with pytest.raises(ConfigError, match="model has no key") as caught:
@@ -225,6 +247,9 @@ def test_data_that_a_task_is_not_for_name_the_task_that_is():
     with pytest.raises(ConfigError, match="no 'vocab_size'") as caught:
         dlzoo.compose("task=language_modeling")
     assert "task=classification" in caught.value.fix
+    with pytest.raises(ConfigError, match="no 'num_classes'") as caught:
+        dlzoo.compose("data=beijing", "model=tcn")
+    assert "task=forecasting" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -324,6 +349,9 @@ def test_every_experiment_builds(name, data):
     elif "source_vocab_size" in cfg.data:
         tokens = torch.full((1, 3), cfg.data.source_vocab_size - 1)
         assert task.net(tokens, tokens[:, :2]).shape == (1, 2, cfg.data.target_vocab_size)
+    elif "horizon" in cfg.data:
+        past = torch.zeros(1, datamodule.history, cfg.data.features)
+        assert task.net(past).shape == (1, datamodule.horizon, cfg.data.outputs)
     else:
         head = task.net.head
         ends = head.out_features if isinstance(head, torch.nn.Linear) else head.out_channels
@@ -357,9 +385,9 @@ def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
         assert set(run.summary["signatures"]) == {f"{stage}/{what}" for stage in ("val", "test") for what in ("bleu", "chrf")}
         files = {path.name for path in run.dir.iterdir()}
         assert {"samples.txt", "alignment.png", "batch.txt", "curves.png", "tokenizer.json"} <= files
-        for verb in (verbs.export, lambda run: verbs.predict(run, ROOT)):
-            with pytest.raises(ConfigError, match="the run is of sentences"):
-                verb(run.dir)
+        with pytest.raises(ConfigError, match="the run is of sentences") as caught:
+            verbs.predict(run.dir, ROOT)
+        assert caught.value.fix.startswith(f"dlzoo translate {run.dir}")
         return
     if "vocab_size" in composed.data:
         assert run.metrics["test/ppl"] == pytest.approx(np.exp(run.metrics["test/loss"]), rel=1e-4)
@@ -367,6 +395,15 @@ def test_every_experiment_trains_a_batch_offline(name, data, small, tmp_path):
         with pytest.raises(ConfigError, match="the run is of text") as caught:
             verbs.predict(run.dir, ROOT)
         assert caught.value.fix == f"dlzoo generate {run.dir}"
+        return
+    if "horizon" in composed.data:
+        assert run.metrics["test/mae"] > 0 and run.metrics["test/mae_persistence"] > 0
+        files = {"forecast.png", "horizon.png", "curves.png", "example.csv"}
+        assert files <= {path.name for path in run.dir.iterdir()} and run.summary["answers"] == "forecast"
+        with pytest.raises(ConfigError, match="the run is of series"):
+            verbs.predict(run.dir, ROOT)
+        _, report = verbs.export(run.dir)
+        assert report["max_rel"] < 1e-4 and "windows of the test part" in report["pictures"]
         return
     assert 0 <= run.metrics["test/acc"] <= 1
     example = "example.wav" if name.startswith("sp") else "example.png"

@@ -52,7 +52,10 @@ MAY = {
     "signals": set(),
     "slurm": set(),
     "text_export": {"config", "data", "errors", "export", "nn", "ops", "rundir", "zoo"},
-    "verbs": {"checkpoints", "config", "ending", "errors", "text_export", "rundir", "run", "zoo", "export", "data", "plots"},
+    "verbs": {
+        *("checkpoints", "config", "data", "ending", "errors", "export", "forecast", "plots"),
+        *("rundir", "run", "text_export", "zoo"),
+    },
     "mistakes": {"errors", "schema", "zoo"},
     "config": {"errors", "mistakes", "redact", "rundir", "schema", "targets", "zoo", "data"},
     "run": {
@@ -97,6 +100,7 @@ MAY = {
     "insight": {"errors", "explain", "insight_pictures", "insight_text", "plots", "rundir"},
     "insight_pictures": {"checkpoints", "config", "explain", "plots", "rundir", "verbs", "zoo"},
     "insight_text": {"config", "data", "errors", "explain", "nn", "ops", "plots", "rundir", "verbs", "zoo"},
+    "forecast": {"config", "data", "errors", "plots", "rundir", "verbs", "zoo"},
     "doctor": {"data", "redact", "rundir", "zoo"},
     "cli": {
         "consolidate",

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
+from dlzoo.callbacks.pictures.forecast import ForecastPictures
 from dlzoo.callbacks.pictures.labels import LabelPictures
 from dlzoo.callbacks.pictures.masks import MaskPictures
 from dlzoo.callbacks.pictures.sentences import TranslationSamples
@@ -20,6 +21,7 @@ from dlzoo.signals import Stopped
 
 # what a task says of its answers -> what draws them
 PICTURES = {"labels": LabelPictures, "masks": MaskPictures, "text": TextSamples, "translation": TranslationSamples}
+PICTURES |= {"forecast": ForecastPictures}
 
 
 class RunReport(L.Callback):
@@ -41,7 +43,7 @@ class RunReport(L.Callback):
         self._since: float | None = None
         self._loss: Tensor | None = None
         self._batches = 0
-        self._pictures: LabelPictures | MaskPictures | TextSamples | TranslationSamples | None = None
+        self._pictures: LabelPictures | MaskPictures | TextSamples | TranslationSamples | ForecastPictures | None = None
 
     @property
     def samples_per_second(self) -> float:

@@ -67,7 +67,7 @@ class Screen(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if self.bar:
             self.bar.stop()
-            line = self._line(trainer)
+            line = self._line(trainer, task)
             self.bar.print(line)
             log.debug(line)
 
@@ -75,10 +75,11 @@ class Screen(L.Callback):
         if self.bar:
             self.bar.stop()
 
-    def _line(self, trainer: L.Trainer) -> str:
+    def _line(self, trainer: L.Trainer, task: L.LightningModule) -> str:
         metrics = trainer.callback_metrics.items() if self._validated else ()
         self._validated = False
-        shown = {name: value.item() for name, value in metrics if name.startswith("val/")}
+        judged = getattr(task, "logged", dict(metrics))  # what is the same in every epoch, such as a baseline, is left out
+        shown = {name: value.item() for name, value in metrics if name.startswith("val/") and name in judged}
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in sorted(shown.items(), reverse=True))
         return "  ".join(filter(None, (f"epoch {_epoch(trainer)}", numbers, f"{time.monotonic() - self._started:.1f} s")))
 

@@ -74,6 +74,8 @@ def _panel(name: str) -> str:
         return "loss"
     if metric.startswith(("acc", "top1", "top5")) or metric.endswith("acc"):
         return "accuracy"
+    if metric.startswith("mae_"):  # of a baseline: beside the network's own
+        return "mae"
     return metric
 
 
