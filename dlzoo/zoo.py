@@ -210,7 +210,7 @@ def load_published(net: "nn.Module", name: str) -> list[str]:
 
     source = pretrained.source(name)
     file = source.url.rsplit("/", 1)[-1]
-    if source.sha256[:8] not in file:  # on a hub every model's file is a pytorch_model.bin
+    if not re.search(r"-[0-9a-f]{8}\.", file):  # no hash in it: on a hub every model's file is a pytorch_model.bin
         file = f"{name}-{source.sha256[:8]}-{file}"
     path = cache_dir() / "weights" / file
     fetch([source.url], path, sha256=source.sha256, size=source.size)
