@@ -5,7 +5,7 @@
 
 A kill is SIGKILL from inside the process once a random step is done, up to three in one run. Compared are all losses and
 metrics in metrics.csv by their hexadecimal form, and the SHA-256 of the final weights, optimizer state and averaged weights.
-CIFAR-10 and tiny Shakespeare are read from DLZOO_DATA. The exit code is 1 where anything differs.
+CIFAR-10, tiny Shakespeare and Multi30k are read from DLZOO_DATA. The exit code is 1 where anything differs.
 """
 
 import argparse
@@ -50,7 +50,12 @@ SETUPS: dict[str, list[str]] = {
         *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "task.sample_length=20"),
         *("trainer.accumulate_grad_batches=2", "callbacks=ema", "callbacks.checkpoint.every_n_steps=5"),
     ],
-    # a translator: one line more
+    # batches of unequal size, a search at each validation
+    "translator": [
+        *("experiment=multi30k_seq2seq", "data.source_vocab_size=1000", "data.target_vocab_size=1000", "model.width=64"),
+        *("model.embedding=32", "trainer.max_epochs=3", "trainer.limit_train_batches=12", "trainer.limit_val_batches=1"),
+        *("trainer.limit_test_batches=1", "task.max_length=10", "callbacks.checkpoint.every_n_steps=5"),
+    ],
 }
 COMMON = ["trainer=cpu", "trainer.log_every_n_steps=1", "seed=3"]
 

@@ -325,6 +325,7 @@ def test_a_defect_of_ours_is_told_as_one(say, monkeypatch):
 # --- everything once, as printed
 
 
+@pytest.mark.slow
 def test_what_the_panel_prints_can_be_run(cli, tmp_path):
     """An empty folder, one command, and then the four that it prints, typed as they stand."""
     done = cli("train.py", "debug=smoke", "trainer=cpu", "run_dir=my run", cwd=tmp_path)

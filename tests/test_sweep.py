@@ -149,6 +149,7 @@ def test_killed_in_the_fourth_trial_exactly_five_more_run_and_they_are_the_same(
     assert _run(*SEARCH, cwd=tmp_path).code == 0 and len(_started(folder)) == 9, "there is nothing left to do"
 
 
+@pytest.mark.slow
 def test_two_drivers_share_a_study(tmp_path):
     folder = tmp_path / "runs" / "sweeps" / "plain"
     drivers = [Driver(*SEARCH, cwd=tmp_path, FAKE_PAUSE="0.15") for _ in range(2)]
@@ -182,6 +183,7 @@ def test_one_failing_trial_is_shown_as_failed_and_the_others_go_on(tmp_path):
     assert f"{failed[0]['number']:03d}.log" in driver.error and len(driver.error.splitlines()) <= 4
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_stopped(tmp_path):
     """The third is a thousand times worse than the median of two."""
     words = (

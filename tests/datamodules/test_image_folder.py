@@ -171,6 +171,7 @@ def test_a_corrupt_picture_stops_the_run_and_is_named(tmp_path):
         list(data.train_dataloader())
 
 
+@pytest.mark.slow
 def test_hymenoptera(data_dir, tmp_path):
     """A real set with train/ and val/: the published val is what tests."""
     from dlzoo.data.archive import extract

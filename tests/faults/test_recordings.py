@@ -26,6 +26,7 @@ def words(tmp_path_factory):
     return (*WORDS, f"data_dir={folder}")
 
 
+@pytest.mark.slow
 def test_a_run_on_recordings_ends_as_if_nothing_had_happened(server, words, tmp_path):
     code, job = server.run(*words, f"run_dir={tmp_path}/straight")
     assert code == 0, job.errors

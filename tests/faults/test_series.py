@@ -26,6 +26,7 @@ def words(tmp_path_factory):
     return (*WORDS, f"data.path={folder}/a.csv")
 
 
+@pytest.mark.slow
 def test_a_run_on_a_series_ends_as_if_nothing_had_happened(server, words, tmp_path):
     code, job = server.run(*words, f"run_dir={tmp_path}/straight")
     assert code == 0, job.errors

@@ -126,6 +126,7 @@ def test_a_run_begins_with_them_and_what_follows_asks_for_nothing(published, tmp
 # --- like one of ours
 
 
+@pytest.mark.slow
 def test_trains_goes_on_is_measured_predicts_and_exports(tmp_path):
     """One run straight through, and one that is stopped after its first epoch: the same weights, bit by bit."""
     straight, halves = ([*TINY, f"run_dir={tmp_path}/{name}"] for name in ("straight", "halves"))

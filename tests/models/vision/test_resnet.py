@@ -240,7 +240,9 @@ def assert_same_function(ours: nn.Module, theirs: nn.Module, rename, x: torch.Te
         assert_near(buffer, after[key], key)
 
 
-@pytest.mark.parametrize("name", IMAGENET)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet101", "resnet152"))) for name in IMAGENET]
+)
 def test_equals_torchvision(name):
     theirs = randomised(getattr(torchvision.models, name)(num_classes=5))
     ours = getattr(resnet, name)(num_classes=5).double()
