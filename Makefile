@@ -36,7 +36,11 @@ $(STAMP)-deepspeed: $(STAMP)
 
 .PHONY: test-slow
 test-slow: $(STAMP)-deepspeed ## the slow tests: real data, every size, all commands, several processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not long and not gpu" $(ARGS)
+
+.PHONY: test-long
+test-long: $(STAMP)-deepspeed ## the longest tests, further cases of what is tested otherwise; before a release
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "long and not gpu" $(ARGS)
 
 # the only test that needs a package index: the wheel with all that it asks for, and nothing else
 .PHONY: test-wheel

@@ -68,6 +68,7 @@ def test_two_processes_train_a_translator_as_one_does(tmp_path, data_dir):
     assert found["test/bleu"] <= 0.05 and found["test/chrf"] <= 0.05, found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("trainer.gradient_clip_val=0.5", "trainer.precision=bf16-mixed")])
 def test_shares_clip_by_the_whole_norm_in_bf16(trained, words):
     one, two = (devices.column(trained(trainer, *words), "train/loss") for trainer in ("cpu", "fsdp_cpu"))
@@ -110,7 +111,7 @@ def test_evaluation_of_shares_measures_what_the_training_did(trained, cli):
     assert measured["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("sharded", ["false", "true"])
+@pytest.mark.parametrize("sharded", [pytest.param("false", marks=pytest.mark.long), "true"])
 def test_fsdp_goes_on_with_another_number_of_devices(trained, tmp_path, sharded, cli):
     """Eleven steps by two processes, the rest by one: the losses of one process all the way."""
     words = [*devices.WORDS, "scheduler=constant", f"trainer.strategy.save_distributed_checkpoint={sharded}"]
@@ -209,7 +210,7 @@ def corpus(tmp_path_factory):
     ]
 
 
-@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu", "deepspeed_stage_2_cpu"])
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu"])
 def test_a_language_model_trains_the_same(corpus, tmp_path_factory, trained_language, trainer):
     """The recipe for GPT-2 at tiny size: every loss of two processes is that of one, and so is what is measured at the end."""
     if trainer.startswith("deepspeed"):

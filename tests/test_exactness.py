@@ -22,6 +22,7 @@ SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=6", "trainer.log_e
 SAVING = ("callbacks.checkpoint.every_n_steps=4", "data.eval_batch_size=60")
 
 
+FROZEN, FROZEN_BY_TWO = ("kill9@step=9", "trainer=cpu"), ("sigterm@step=7", "trainer=ddp_cpu")
 # a translator: batches of unequal size, dropout, bf16
 PAIRS = ("experiment=multi30k_transformer", "data.source_vocab_size=1000", "data.target_vocab_size=1000", "task.max_length=20")
 PAIRS += ("data.batch_tokens=512", "trainer.limit_val_batches=1", "test=false", "callbacks.checkpoint.every_n_steps=4")
@@ -52,7 +53,7 @@ def test_bf16_on_a_cpu_is_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["kill9@step=7", "sigterm@step=3"])
+@pytest.mark.parametrize("fault", ["kill9@step=7", pytest.param("sigterm@step=3", marks=pytest.mark.long)])
 def test_a_translator_goes_on_within_an_epoch(tmp_path, data_dir, fault):
     """Killed in the second epoch, three steps after a checkpoint; told to stop in the first."""
     straight, resumed = _commands(tmp_path, fault, f"data_dir={data_dir}", saving=PAIRS)
@@ -60,7 +61,14 @@ def test_a_translator_goes_on_within_an_epoch(tmp_path, data_dir, fault):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["sigterm@step=7:rank=0", "sigterm@step=7:rank=1", "exception@step=9"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("sigterm@step=7:rank=0", marks=pytest.mark.long),
+        "sigterm@step=7:rank=1",
+        pytest.param("exception@step=9", marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_go_on_as_two(tmp_path, fault):
     """A signal to either of them stops both after the same step, and each gets its own random numbers back."""
     straight, resumed = _commands(tmp_path, fault, *DROPOUT, "trainer=ddp_cpu")
@@ -68,7 +76,7 @@ def test_two_processes_go_on_as_two(tmp_path, fault):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("kill9@step=9", "trainer=cpu"), ("sigterm@step=7", "trainer=ddp_cpu")])
+@pytest.mark.parametrize("words", [FROZEN, pytest.param(FROZEN_BY_TWO, marks=pytest.mark.long)])
 def test_what_is_frozen_goes_on_as_it_was(tmp_path, words):
     """Within the epoch in which the head alone is trained, and in the next, in which all is; with batch norm."""
     transfer = ("model=resnet20", "callbacks=transfer", "callbacks.transfer.unfreeze_at=1")

@@ -510,6 +510,7 @@ def test_a_real_search_killed_after_three_of_eight(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_trial_without_hope_is_stopped_and_one_that_breaks_is_failed(tmp_path):
     words = ("sweep", "hparams_search=plain", "hparams_search.sampler=random", "hparams_search.startup=1", "--workers", "2")
     space = ("optimizer.lr=choice(0.05,1e-9,1e30)", "hparams_search.n_trials=7", "seed=3")

@@ -269,6 +269,7 @@ def test_a_radius_of_nothing_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_are_one(tmp_path):
     """DDP over gloo, with accumulation: the gradient is averaged before the step uphill and after it."""
     script = tmp_path / "ddp.py"

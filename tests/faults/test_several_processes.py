@@ -68,7 +68,7 @@ def test_row_17_a_checkpoint_that_would_run_something(server, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_row_24_a_process_of_several_dies(two, tmp_path, rank):
     run = tmp_path / "run"
     mark = tmp_path / "struck"
@@ -98,6 +98,7 @@ def test_row_25_a_process_of_several_hangs(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_row_26_data_that_do_not_divide(two, tmp_path):
     """181 pictures in batches of 78 for two processes: each is counted once, as one process counts them."""
     run = tmp_path / "run"
@@ -132,6 +133,7 @@ def test_row_27_resumed_on_another_number_of_processes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_row_39_an_interrupted_sweep(tmp_path):
     """A grid whose driver is killed in its second job: the same command, and only what is left is run."""
     words = ["-m", "dlzoo", "train", "-m", "seed=1,2,3", "debug=smoke", "trainer=cpu", "model=mlp", "test=false"]
