@@ -14,7 +14,7 @@ DATA = Path(os.environ.get("DLZOO_DATA", "data"))
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "tiny_shakespeare" / "input.txt").is_file(), reason="DLZOO_DATA holds no tiny Shakespeare")
 def test_bf16_learns_as_fp32_does(tmp_path):
-    """250 steps of shakespeare_gpt at nanoGPT's rate: at each validation the losses are within 0.02, and the computation was another."""
+    """250 steps at nanoGPT's rate: at each validation the losses are within 0.02, and the computation was another."""
     found = {}
     for precision in ("32-true", "bf16-mixed"):
         words = ["experiment=shakespeare_gpt", "trainer=cpu", f"trainer.precision={precision}", "trainer.max_epochs=2"]

@@ -19,9 +19,9 @@ BEFORE, _, ADDING = TEXT.partition("\n## Adding to it\n")
 ADDING = ADDING.partition("\n## ")[0]
 
 
-def commands(text: str) -> list[list[str]]:
-    """The lines of the blocks marked bash, as words, without their comments."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+def commands(text: str, mark: str = "bash") -> list[list[str]]:
+    """The lines of the blocks so marked, as words, without their comments. Of `sh` are those for runs of texts and series."""
+    blocks = re.findall(rf"^```{mark}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
 
 
@@ -91,6 +91,13 @@ def test_a_training_command_composes(words, tmp_path):
         (tmp_path / name).mkdir()
     words = [word.replace("PATH", str(tmp_path)) for word in words if not word.startswith("-") and word != "job"]
     dlzoo.compose(*(word.partition(",")[0] if word.startswith("seed=") else word for word in words))
+
+
+@pytest.mark.parametrize("words", commands(BEFORE, "sh"), ids=" ".join)
+def test_a_verb_of_other_runs_has_these_options(words, capsys):
+    assert words[0] == "dlzoo" and cli.main([words[1], "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in words if word.startswith("--")) and words[1] in said
 
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
