@@ -144,10 +144,10 @@ def test_gradients_through_time_without_a_run(say, monkeypatch, tmp_path):
 @pytest.mark.parametrize("kind", ["transformer", "seq2seq"])
 def test_a_translator_shows_its_heads_and_its_alignment(monkeypatch, tmp_path, kind):
     """Of a sentence of one's own: what it writes is read again, and the words stand at the maps."""
-    sentences = pytest.importorskip("dlzoo.data.sentences", reason="translators come with another part of the zoo")
     from types import SimpleNamespace
 
     from dlzoo import insight, verbs
+    from dlzoo.data import sentences
     from dlzoo.models.language.transformer import Transformer, TransformerSize
     from dlzoo.models.sequence.seq2seq import Seq2Seq, Seq2SeqSize
 
