@@ -3,10 +3,11 @@
 import shlex
 
 from dlzoo import launch
+from dlzoo.errors import ConfigError
 from dlzoo.rundir import Run, dlzoo_command, further
 from dlzoo.targets import flags
 
-__all__ = ["show"]
+__all__ = ["only", "show"]
 
 # the verbs that come next, by how a run's network answers
 NEXT = {"labels": ("predict", "export"), "masks": ("predict", "export"), "text": ("generate", "export")}
@@ -14,6 +15,26 @@ NEXT |= {"translation": ("translate", "export"), "forecast": ("forecast", "expor
 # the metrics that are shown, the most telling first
 SHOWN = ("test/miou", "test/acc", "test/acc_top5", "test/bleu", "test/chrf", "test/mae", "test/rmse", "test/mase", "test/loss")
 SHOWN += ("test/ppl", "test/bpc", "val/miou", "val/acc", "val/bleu", "val/mae", "val/loss")
+
+
+def only(run: Run, answers: str, task: str, experiment: str) -> None:
+    """Refuses a run whose network answers in another way, with the verb that is for that one.
+
+    Args:
+        run: that a verb was given.
+        answers: those that it takes.
+        task: what such a run does, in words: "translate".
+        experiment: one that makes such a run.
+
+    Raises:
+        ConfigError: the run's are others.
+    """
+    found = run.summary.get("answers", "labels")
+    if found == answers:
+        return
+    example = f"a run such as that of experiment={experiment}"
+    fix = f"{dlzoo_command()} {NEXT[found][0]} {run.dir}, or {example}" if found in NEXT else example
+    raise ConfigError(f"the run does not {task}: it answers with {found}", where=str(run.dir), fix=fix)
 
 
 def show(run: Run) -> None:

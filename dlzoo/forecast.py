@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlzoo import rundir, verbs, zoo
+from dlzoo.ending import only
 from dlzoo.errors import ConfigError, DataError, polite
 
 if TYPE_CHECKING:
@@ -57,10 +58,7 @@ def forecast(run: str | Path, source: str | Path, out: str | Path | None = None,
         StorageError: `out` can not be written.
     """
     found = rundir.find(run)
-    if found.summary.get("answers") != "forecast":
-        raise ConfigError(
-            "the run does not forecast a series", where=str(found.dir), fix="a run of task=forecasting, or dlzoo predict"
-        )
+    only(found, "forecast", "forecast a series", "melbourne_lstm")
     from dlzoo.data.series import read_series, written
     from dlzoo.data.series_input import SeriesInput
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dlzoo import rundir, verbs
+from dlzoo.ending import only
 from dlzoo.errors import ConfigError, DataError, polite
-from dlzoo.rundir import Run
 
 __all__ = ["Options", "Written", "generate", "main"]
 
@@ -85,7 +85,7 @@ def generate(
     """
     options = options or Options()
     found = rundir.find(run)
-    language_model(found)
+    only(found, "text", "write", "shakespeare_gpt")
     for name, least in (("tokens", 1), ("samples", 1), ("seed", 0)):
         if getattr(options, name) < least:
             raise ConfigError(f"--{name} must be at least {least}, got {getattr(options, name)}", where=f"--{name}")
@@ -123,24 +123,6 @@ def generate(
         Written(text, stream.text, len(row), "stop" if stream.stopped else "length")
         for text, stream, row in zip(texts, streams, new, strict=True)
     ]
-
-
-def language_model(run: Run) -> None:
-    """Refuses a run of another kind.
-
-    Raises:
-        ConfigError: with the verb that is for that kind.
-    """
-    from dlzoo.ending import NEXT
-
-    answers = run.summary.get("answers", "labels")
-    if answers != "text":
-        verb = NEXT.get(answers, ("predict",))[0]
-        raise ConfigError(
-            f"the run is no language model: {run.config['name']} answers with {answers}",
-            where=str(run.dir),
-            fix=f"dlzoo {verb} {run.dir}, or a run such as that of experiment=shakespeare_gpt",
-        )
 
 
 def _encoded(tokenizer: object, text: str) -> list[int]:

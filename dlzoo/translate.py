@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlzoo import rundir, verbs
+from dlzoo.ending import only
 from dlzoo.errors import ConfigError, DataError, polite
-from dlzoo.rundir import Run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +58,8 @@ class Translator:
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}", where=name)
         self.options, self.run = options, rundir.find(run)
-        self.facts = _facts(self.run)
+        only(self.run, "translation", "translate", "multi30k_transformer")
+        self.facts = self.run.summary["preprocess"]
         from dlzoo.data.sentences import Sentences
 
         self.reads = Sentences.load(self.run.dir / self.facts["source_tokenizer"])
@@ -130,16 +131,6 @@ def translate(run: str | Path, lines: Iterable[str], options: Options = Options(
         DlzooError: as `Translator`.
     """
     return Translator(run, options).lines(lines)
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    """What the run says of its sentences."""
-    summary = run.summary
-    if (answers := summary.get("answers", "labels")) != "translation":
-        other = {"text": "dlzoo generate", "labels": "dlzoo predict", "masks": "dlzoo predict"}.get(answers)
-        fix = f"{other} {run.dir}" if other else "a run of a translator, such as experiment=multi30k_transformer"
-        raise ConfigError(f"the run does not translate: it answers with {answers}", where=str(run.dir), fix=fix)
-    return summary["preprocess"]
 
 
 def _read(path: str | None) -> Iterator[str]:
