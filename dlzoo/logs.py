@@ -37,6 +37,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # a run that ends before it validates
     warnings.filterwarnings("ignore", message=".*You requested to overfit.*")  # the data see to it
     warnings.filterwarnings("ignore", message=".*dirpath has changed.*")  # a run from another run's checkpoint
+    warnings.filterwarnings("ignore", message=".*DeepSpeed handles gradient clipping internally.*")  # and is left to do it
     warnings.filterwarnings("ignore", message=".*will duplicate the data.*|.*It is recommended to use.*sync_dist.*")
 
 
