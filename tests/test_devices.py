@@ -210,7 +210,7 @@ def corpus(tmp_path_factory):
     ]
 
 
-@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu"])
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu", "deepspeed_stage_2_cpu"])
 def test_a_language_model_trains_the_same(corpus, tmp_path_factory, trained_language, trainer):
     """The recipe for GPT-2 at tiny size: every loss of two processes is that of one, and so is what is measured at the end."""
     if trainer.startswith("deepspeed"):

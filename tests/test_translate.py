@@ -98,7 +98,11 @@ def test_what_can_not_be_is_told_without_a_traceback(run, tmp_path, capsys, word
 
 
 def test_a_run_of_another_kind_is_told_which_verb_it_has(tmp_path):
-    for answers, verb in (("text", "dlzoo generate"), ("labels", "dlzoo predict"), ("series", "experiment=multi30k_transformer")):
+    for answers, verb in (
+        ("text", "dlzoo generate"),
+        ("labels", "dlzoo predict"),
+        ("series", "experiment=multi30k_transformer"),
+    ):
         folder = tmp_path / answers
         folder.mkdir()
         (folder / "config.yaml").write_text("name: x\n")

@@ -16,6 +16,8 @@ import torch
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from torch import Tensor
+from torch.optim import Optimizer
 
 from dlzoo import sharded
 from dlzoo.errors import CheckpointError, ConfigError
@@ -96,6 +98,12 @@ class DeepSpeed(DeepSpeedStrategy):
         sharded.trust_deepspeed()
         engine = self.deepspeed_engine
         engine.checkpoint_engine = PlainFiles(config_params=engine._config)
+
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
+        # Lightning divides by the batches of an accumulated step, and DeepSpeed again: the gradients, and the norm that is
+        # clipped, would be too small by that factor
+        whole = closure_loss * self.deepspeed_engine.gradient_accumulation_steps()
+        return super().backward(whole, optimizer, *args, **kwargs)
 
     def on_validation_start(self) -> None:
         broadcast_buffers(self.lightning_module)
