@@ -20,67 +20,65 @@ import kill_test  # noqa: E402
 DROPOUT = ("model=mlp", "model.dropout=0.2")
 SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=6", "trainer.log_every_n_steps=1")
 SAVING = ("callbacks.checkpoint.every_n_steps=4", "data.eval_batch_size=60")
-
-
-FROZEN, FROZEN_BY_TWO = ("kill9@step=9", "trainer=cpu"), ("sigterm@step=7", "trainer=ddp_cpu")
 # a translator: batches of unequal size, dropout, bf16
 PAIRS = ("experiment=multi30k_transformer", "data.source_vocab_size=1000", "data.target_vocab_size=1000", "task.max_length=20")
 PAIRS += ("data.batch_tokens=512", "trainer.limit_val_batches=1", "test=false", "callbacks.checkpoint.every_n_steps=4")
 
 
-def _commands(tmp_path, fault, *words, saving=SAVING):
-    """The same training straight, and stopped by a fault and resumed: both fingerprints."""
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """The same training straight, done once whatever the fault, and stopped by a fault and resumed: both fingerprints."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "train.py"), *SHORT, *saving, *words]
-    found = []
-    for name, variables in (("straight", {}), ("stopped", {"DLZOO_FAULT": fault})):
-        done = subprocess.run(
-            [*command, f"run_dir={tmp_path}/{name}"], env=environment | variables, capture_output=True, text=True, timeout=200
-        )
-        if name == "stopped":
-            assert done.returncode != 0, "the fault did not happen"
-            go_on = [sys.executable, "-m", "dlzoo", "resume", f"{tmp_path}/{name}"]
-            done = subprocess.run(go_on, env=environment, capture_output=True, text=True, timeout=200)
+    straight = {}
+
+    def call(*words, **variables):
+        command = [sys.executable, *words]
+        return subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=200)
+
+    def finished(done):
         assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
-        found.append(kill_test.fingerprint(tmp_path / name))
-    return found
+
+    def both(fault, *words, saving=SAVING):
+        command = (str(ROOT / "train.py"), *SHORT, *saving, *words)
+        folder = tmp_path_factory.mktemp("exactness")
+        if command not in straight:
+            finished(call(*command, f"run_dir={folder}/straight"))
+            straight[command] = kill_test.fingerprint(folder / "straight")
+        assert call(*command, f"run_dir={folder}/stopped", DLZOO_FAULT=fault).returncode != 0, "the fault did not happen"
+        finished(call("-m", "dlzoo", "resume", f"{folder}/stopped"))
+        return straight[command], kill_test.fingerprint(folder / "stopped")
+
+    return both
 
 
 @pytest.mark.slow
-def test_bf16_on_a_cpu_is_the_same_bits(tmp_path):
-    straight, resumed = _commands(tmp_path, "kill9@step=7", "trainer=cpu_fast")
+def test_bf16_on_a_cpu_is_the_same_bits(commands):
+    straight, resumed = commands("kill9@step=7", "trainer=cpu_fast")
     assert straight == resumed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["kill9@step=7", pytest.param("sigterm@step=3", marks=pytest.mark.long)])
-def test_a_translator_goes_on_within_an_epoch(tmp_path, data_dir, fault):
+@pytest.mark.parametrize("fault", ["kill9@step=7", "sigterm@step=3"])
+def test_a_translator_goes_on_within_an_epoch(commands, data_dir, fault):
     """Killed in the second epoch, three steps after a checkpoint; told to stop in the first."""
-    straight, resumed = _commands(tmp_path, fault, f"data_dir={data_dir}", saving=PAIRS)
+    straight, resumed = commands(fault, f"data_dir={data_dir}", saving=PAIRS)
     assert straight == resumed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param("sigterm@step=7:rank=0", marks=pytest.mark.long),
-        "sigterm@step=7:rank=1",
-        pytest.param("exception@step=9", marks=pytest.mark.long),
-    ],
-)
-def test_two_processes_go_on_as_two(tmp_path, fault):
+@pytest.mark.parametrize("fault", ["sigterm@step=7:rank=0", "sigterm@step=7:rank=1", "exception@step=9"])
+def test_two_processes_go_on_as_two(commands, fault):
     """A signal to either of them stops both after the same step, and each gets its own random numbers back."""
-    straight, resumed = _commands(tmp_path, fault, *DROPOUT, "trainer=ddp_cpu")
+    straight, resumed = commands(fault, *DROPOUT, "trainer=ddp_cpu")
     assert straight == resumed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [FROZEN, pytest.param(FROZEN_BY_TWO, marks=pytest.mark.long)])
-def test_what_is_frozen_goes_on_as_it_was(tmp_path, words):
+@pytest.mark.parametrize("words", [("kill9@step=9", "trainer=cpu"), ("sigterm@step=7", "trainer=ddp_cpu")])
+def test_what_is_frozen_goes_on_as_it_was(commands, words):
     """Within the epoch in which the head alone is trained, and in the next, in which all is; with batch norm."""
     transfer = ("model=resnet20", "callbacks=transfer", "callbacks.transfer.unfreeze_at=1")
-    straight, resumed = _commands(tmp_path, *words, *transfer)
+    straight, resumed = commands(*words, *transfer)
     assert straight == resumed
 
 
@@ -123,7 +121,7 @@ def test_a_gpu_goes_on(tmp_path, words, tolerance):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        straight, resumed = _commands(tmp_path, "kill9@step=7", *DROPOUT, "trainer=gpu", *words)
+        straight, resumed = commands("kill9@step=7", *DROPOUT, "trainer=gpu", *words)
     if tolerance == 0:
         assert straight == resumed
     for key in (key for key in straight if key.endswith("train/loss")):
