@@ -12,12 +12,12 @@ from torch import Tensor
 
 from dlzoo.data.augment import BatchAugment, PaddedImages
 from dlzoo.data.growth import Growth
-from dlzoo.data.order import EpochOrder
+from dlzoo.data.order import EpochOrder, OrderedBatches
 
 __all__ = ["ImageBatches"]
 
 
-class ImageBatches:
+class ImageBatches(OrderedBatches):
     """Iterates over (x, y) batches of images in memory; takes the place of a DataLoader.
 
     Order and augmentation are pure functions of (seed, epoch, index). Iterating again without `set_epoch` is the next epoch.
@@ -43,8 +43,6 @@ class ImageBatches:
         ValueError: images or labels have another type or shape.
         ConfigError: the batch size does not go with the number of ranks.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self,
@@ -83,9 +81,6 @@ class ImageBatches:
         self._shape = images.shape
         self._images = PaddedImages(images.to(self.device), padding=augment.crop_padding, channels_last=channels_last)
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order, augment, device = self.sampler, self.augment, self.device
         first = order.start()
@@ -105,11 +100,3 @@ class ImageBatches:
                 x = F.interpolate(x, size, mode="bilinear", antialias=True)
             order.gave(batch)
             yield x, labels[low:high]
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were given; Lightning keeps it in the checkpoint."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on after the batches that `state` counts."""
-        self.sampler.load_state_dict(state)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlzoo.data.masks import Masked
-from dlzoo.data.order import EpochOrder
+from dlzoo.data.order import EpochOrder, OrderedBatches
 from dlzoo.data.preprocess import Preprocess
 from dlzoo.data.streams import generator
 
@@ -71,7 +71,7 @@ class MaskAugment:
         return results[0], results[1]
 
 
-class MaskBatches:
+class MaskBatches(OrderedBatches):
     """Iterates over (x, y) batches of images and masks in memory; takes the place of a DataLoader.
 
     Order and augmentation are pure functions of (seed, epoch, index). Iterating again without `set_epoch` is the next epoch.
@@ -94,8 +94,6 @@ class MaskBatches:
     Raises:
         ValueError: the crop is larger than the images.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self,
@@ -128,9 +126,6 @@ class MaskBatches:
             world_size=world_size,
         )
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order, augment, count = self.sampler, self.augment, len(self.masks)
         first = order.start()
@@ -150,11 +145,3 @@ class MaskBatches:
             x = self.preprocess.normalize(images).contiguous(memory_format=self.layout)
             order.gave(batch)
             yield x, masks.long()
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were given; Lightning keeps it in the checkpoint."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on after the batches that `state` counts."""
-        self.sampler.load_state_dict(state)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dlzoo.data.streams import generator
 from dlzoo.errors import ConfigError
 
-__all__ = ["EpochOrder", "EpochPosition"]
+__all__ = ["EpochOrder", "EpochPosition", "OrderedBatches"]
 
 
 class EpochPosition(ABC):
@@ -134,3 +134,21 @@ class EpochOrder(EpochPosition):
         high = self._end if batch == len(self) - 1 else low + self.batch_size
         count = high - low
         return low + count * self.rank // self.world_size, low + count * (self.rank + 1) // self.world_size
+
+
+class OrderedBatches:
+    """What a loader has that takes the place of a DataLoader, whatever its batches are made of; a subclass iterates."""
+
+    sampler: EpochPosition  # Lightning looks for it by this name
+    batch_sampler = None  # and for one beside it
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and how many of its batches were given, not how many were read ahead; it is kept in the checkpoint."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next iteration goes on after the batches that `state` counts."""
+        self.sampler.load_state_dict(state)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlzoo.data.order import EpochPosition
+from dlzoo.data.order import EpochPosition, OrderedBatches
 from dlzoo.data.sentences import BEGIN, PADDING
 from dlzoo.data.streams import generator
 from dlzoo.errors import ConfigError
@@ -134,7 +134,7 @@ class BucketOrder(EpochPosition):
         return self.batches()[batch][self.rank :: self.world_size]
 
 
-class PairBatches:
+class PairBatches(OrderedBatches):
     """Iterates over pairs of sentences; takes the place of a DataLoader. No pair of an epoch is left out.
 
     Iterating again without `set_epoch` is the next epoch.
@@ -149,8 +149,6 @@ class PairBatches:
         ValueError: not as many sources as targets, or none.
         ConfigError: as `BucketOrder`.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self,
@@ -182,9 +180,6 @@ class PairBatches:
             world_size=world_size,
         )
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
     def __iter__(self) -> Iterator[PairBatch]:
         order = self.sampler
         for batch in range(order.start(), len(order)):
@@ -192,14 +187,6 @@ class PairBatches:
             predicted = (self.predicted[order.batches()[batch]].sum() / order.world_size).to(self.device)
             order.gave(batch)
             yield PairBatch(self.source.take(index), self.target.take(index), predicted, index)
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were given; Lightning keeps it in the checkpoint."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on after the batches that `state` counts."""
-        self.sampler.load_state_dict(state)
 
 
 def _cut(lengths: Tensor, batch_tokens: int, batch_size: int) -> list[int]:

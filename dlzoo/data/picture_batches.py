@@ -25,7 +25,7 @@ from dlzoo import faults
 from dlzoo.data.augment import BatchAugment
 from dlzoo.data.folder import Sample
 from dlzoo.data.growth import Growth
-from dlzoo.data.order import EpochOrder
+from dlzoo.data.order import EpochOrder, OrderedBatches
 from dlzoo.data.preprocess import Preprocess, read_image, to_tensor
 from dlzoo.data.randaugment import RandAugment
 from dlzoo.data.streams import generator
@@ -123,7 +123,7 @@ def random_box(width: int, height: int, random: torch.Generator, min_scale: floa
     return left, top, left + w, top + h
 
 
-class FolderBatches:
+class FolderBatches(OrderedBatches):
     """Iterates over (x, y) batches of picture files, read by worker processes and normalised on the device.
 
     It is no DataLoader, but holds one: Lightning would give a DataLoader another sampler on several devices.
@@ -138,8 +138,6 @@ class FolderBatches:
     Shape:
         yields x (B, C, H, W), float32 and y (B,), int64.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self,
@@ -168,9 +166,6 @@ class FolderBatches:
             generator=generator("workers"),  # else each pass would draw from the generator that dropout uses
         )
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self._keys.first = batch = self.sampler.start()
         for item in self._read():
@@ -180,14 +175,6 @@ class FolderBatches:
             self.sampler.gave(batch)
             batch += 1
             yield self._plain.normalize(x.contiguous(memory_format=self.memory_format)), y
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were given, not how many the workers have read ahead."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on after the batches that `state` counts."""
-        self.sampler.load_state_dict(state)
 
     def fault(self, error: BaseException) -> DataError | None:
         """What an error says of the processes that read, with the pictures that those were at; None where it says nothing.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlzoo.data.order import EpochOrder
+from dlzoo.data.order import EpochOrder, OrderedBatches
 from dlzoo.data.streams import generator
 
 __all__ = ["NOTHING", "TokenBatches", "compact"]
@@ -22,7 +22,7 @@ __all__ = ["NOTHING", "TokenBatches", "compact"]
 NOTHING = -100  # what stands in y where nothing is to be predicted: torch's own ignore_index
 
 
-class TokenBatches:
+class TokenBatches(OrderedBatches):
     """Iterates over (x, y) batches of windows; takes the place of a DataLoader.
 
     Which windows a batch holds is a pure function of (seed, epoch, index). Iterating again without `set_epoch` is the next
@@ -47,8 +47,6 @@ class TokenBatches:
         ValueError: tokens have another shape, context is not positive, or there are too few tokens for one window.
         ConfigError: the batch size does not go with the number of ranks.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self,
@@ -86,9 +84,6 @@ class TokenBatches:
             rank=rank,
             world_size=world_size,
         )
-
-    def __len__(self) -> int:
-        return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self.sampler
@@ -129,14 +124,6 @@ class TokenBatches:
             taken = torch.from_numpy(self.tokens[inside.numpy()].astype(np.int64)).to(self.device)
         x, y = taken[:, :-1].contiguous(), taken[:, 1:].contiguous()
         return x, y if self.shuffle else y.masked_fill((index[:, 1:] > last).to(y.device), NOTHING)
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were given; Lightning keeps it in the checkpoint."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on after the batches that `state` counts."""
-        self.sampler.load_state_dict(state)
 
 
 def compact(tokens: np.ndarray, vocab_size: int) -> Tensor:

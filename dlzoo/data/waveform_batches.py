@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlzoo.data.order import EpochOrder
+from dlzoo.data.order import EpochOrder, OrderedBatches
 from dlzoo.data.streams import generator
 
 __all__ = ["WaveformAugment", "WaveformBatches", "WaveformDraws"]
@@ -52,7 +52,7 @@ class WaveformAugment:
         return WaveformDraws(start, (10 ** (decibels / 20)).float())
 
 
-class WaveformBatches:
+class WaveformBatches(OrderedBatches):
     """Iterates over (x, y) batches of recordings in memory; takes the place of a DataLoader.
 
     Order and augmentation are pure functions of (seed, epoch, index). Iterating again without `set_epoch` is the next epoch.
@@ -76,8 +76,6 @@ class WaveformBatches:
         ValueError: waves or labels have another type or shape.
         ConfigError: the batch size does not go with the number of ranks.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self,
@@ -112,9 +110,6 @@ class WaveformBatches:
         self.waves = F.pad(waves.to(self.device), (self.augment.shift,) * 2)  # (N, T + 2 S)
         self.offsets = torch.arange(self.samples, device=self.device)
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self.sampler
         first = order.start()
@@ -130,11 +125,3 @@ class WaveformBatches:
             x *= factor[low:high, None]
             order.gave(batch)
             yield x[:, None], labels[low:high]
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were given; Lightning keeps it in the checkpoint."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on after the batches that `state` counts."""
-        self.sampler.load_state_dict(state)

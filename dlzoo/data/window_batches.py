@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dlzoo.data.order import EpochOrder
+from dlzoo.data.order import EpochOrder, OrderedBatches
 
 __all__ = ["WindowBatches"]
 
 
-class WindowBatches:
+class WindowBatches(OrderedBatches):
     """Iterates over (x, y, at) batches of windows; takes the place of a DataLoader.
 
     Which windows a batch holds is a pure function of (seed, epoch, index). Iterating again without `set_epoch` is the next
@@ -40,8 +40,6 @@ class WindowBatches:
         ValueError: features and targets are of different lengths, or a window reaches past an end.
         ConfigError: the batch size does not go with the number of ranks.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self,
@@ -77,9 +75,6 @@ class WindowBatches:
         self.before = torch.arange(-history, 0, device=self.device)
         self.after = torch.arange(horizon, device=self.device)
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         order = self.sampler
         first = order.start()
@@ -89,11 +84,3 @@ class WindowBatches:
             at = starts[low:high]
             order.gave(batch)
             yield self.features[at[:, None] + self.before], self.targets[at[:, None] + self.after], at
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were given; Lightning keeps it in the checkpoint."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on after the batches that `state` counts."""
-        self.sampler.load_state_dict(state)
