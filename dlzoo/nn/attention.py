@@ -117,7 +117,7 @@ class MultiHeadAttention(nn.Module):
         if memory is None:
             # one view of all heads: the keys' come after the questions', the values' after the keys'
             heads = self.qkv(x).view(x.shape[0], x.shape[1], -1, d).transpose(1, 2)  # (B, h + 2 g, T, d)
-            q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], 1)
+            q, k, v = heads.split_with_sizes([self.heads, self.kv_heads, self.kv_heads], 1)
         else:
             bias = self.qkv.bias
             q = F.linear(x, self.qkv.weight[:width], None if bias is None else bias[:width])

@@ -53,8 +53,9 @@ def test_sizes_are_transformers(name, transformers):
 
 
 def test_gpt_char_is_nanogpts():
-    """Its README counts 0.80 M, without the places."""
+    """Its README counts 0.80 M, without the places; its GELU is not approximated."""
     net = gpt.gpt_char()
+    assert {block.mlp[1].approximate for block in net.blocks} == {"none"}
     assert count(net) == 804_096 and f"{count(net):,} parameters" in gpt.gpt_char.__doc__
     assert round((count(net) - net.positions.weight.numel()) / 1e6, 2) == 0.80
     assert not [name for name, _ in net.named_parameters() if name.endswith("bias")]
@@ -129,9 +130,11 @@ def their_model(transformers, depth: int, **sizes) -> nn.Module:
     return transformers.GPT2LMHeadModel(config)
 
 
-def test_equals_transformers_in_outputs_and_gradients(transformers):
+@pytest.mark.parametrize(("gelu", "their_gelu"), [("tanh", "gelu_new"), ("none", "gelu")])
+def test_equals_transformers_in_outputs_and_gradients(gelu, their_gelu, transformers):
     sizes = {"n_embd": 12, "n_head": 3, "vocab_size": 11, "n_positions": 16}
-    theirs, ours = randomised(their_model(transformers, 2, **sizes)), GPT(TINY, vocab_size=11, context=16).double()
+    theirs = randomised(their_model(transformers, 2, activation_function=their_gelu, **sizes))
+    ours = GPT(TINY, vocab_size=11, context=16, gelu=gelu).double()
     ours.load_state_dict(convert("gpt2", theirs.state_dict()))
     tokens = some(3, 7)
     outputs = [ours(tokens), theirs(tokens).logits]
