@@ -32,12 +32,13 @@ VERBS = {
     "export": "write a run as ONNX, compared with torch: dlzoo export RUN",
     "consolidate": "a run's weights, shares too, as one model.safetensors: dlzoo consolidate RUN",
     "sweep": "many runs: dlzoo sweep seed=1,2,3 | hparams_search=digits_optuna | DIR",
+    "compare": "runs beside each other, with a picture of their curves: dlzoo compare RUN RUN [--metric val/loss]",
     "tune": "a learning rate from a range test, before a run: dlzoo tune lr [key=value ...]",
     "list": "what there is: dlzoo list models|experiments|data|runs|... [PATTERN]",
     "doctor": "what this machine has: a block to paste into an issue",
 }
 # verbs that are files of their own
-HOMES = {verb: f"dlzoo.{verb}" for verb in ("forecast", "generate", "sweep", "translate", "tune")} | {
+HOMES = {verb: f"dlzoo.{verb}" for verb in ("compare", "forecast", "generate", "sweep", "translate", "tune")} | {
     "explain": "dlzoo.insight"
 }
 

@@ -94,6 +94,7 @@ MAY = {
         "tally",
         "targets",
     },
+    "compare": {"ending", "errors", "plots", "rundir"},
     "tune": {"config", "errors", "logs", "optim", "plots", "run", "rundir"},
     "translate": {"data", "ending", "errors", "ops", "plots", "rundir", "verbs"},
     "generate": {"data", "ending", "errors", "nn", "ops", "rundir", "verbs"},

@@ -1,12 +1,12 @@
 """Learning curves: how losses, accuracies and the learning rate went, one panel each, on one axis of steps."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dlzoo.plots.figure import COLORS, EDGE, GREY, HEAD, INK, blank, clean, clip_text, margins, new, text_width
+from dlzoo.plots.lines import LABEL_SIZE, draw_labels, draw_line, smooth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,10 +17,8 @@ __all__ = ["curves"]
 STAGES = {"train": COLORS[0], "val": COLORS[1], "test": COLORS[2]}
 LINES = ("-", "--", ":", "-.")  # metrics of one stage in one panel
 SMALLER_IS_BETTER = ("loss", "error", "perplexity", "ppl")
-FEW, MANY = 40, 2000  # below FEW values each is marked; above MANY the line is thinned
 DECADES = 100.0  # a loss that spans more than this factor is drawn on a log scale
 LEFT, BELOW, BETWEEN = 0.84, 0.55, 0.36  # inches: for the numbers and names of the panels, and from one to the next
-LABEL_SIZE = 9
 
 
 def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> "Figure":
@@ -105,13 +103,13 @@ def _draw_panel(axes: "Axes", panel: str, series: dict[str, tuple[np.ndarray, np
         stage = name.partition("/")[0]
         style = LINES[seen.setdefault(stage, 0) % len(LINES)]
         seen[stage] += 1
-        end = _draw_line(axes, steps, values, colors[name], style)
+        end = draw_line(axes, steps, values, colors[name], style)
         label = _label(name, series)
         if end is None:
             labels.append((np.nan, f"{label}: no finite value", colors[name]))
             continue
         text = f"{label} {_number(end, share)}"
-        if _smooth(values) is not None:
+        if smooth(values) is not None:
             text += " (average)"
         if panel == "learning rate" and len(values) > 1:
             text += f"\npeak {np.nanmax(values):.3g}"
@@ -120,7 +118,7 @@ def _draw_panel(axes: "Axes", panel: str, series: dict[str, tuple[np.ndarray, np
             axes.plot(*best, "o", markersize=8, markerfacecolor="none", markeredgecolor=colors[name], markeredgewidth=1.6)
             text += f"\nbest {_number(best[1], share)} at {best[0]:,.0f}"
         labels.append((end, text, colors[name]))
-    _draw_labels(axes, labels)
+    draw_labels(axes, labels, BETWEEN / 2)
     _tell_not_finite(axes, series)
     return max(text_width(text, LABEL_SIZE) for _, text, _ in labels)
 
@@ -141,56 +139,6 @@ def _label(name: str, series: Mapping[str, object]) -> str:
     return stage if sum(other.partition("/")[0] == stage for other in series) == 1 else clip_text(name, 36)
 
 
-def _draw_line(axes: "Axes", steps: np.ndarray, values: np.ndarray, color: str, style: str) -> float | None:
-    """Draws one metric; the value at its end, or None where no value is finite."""
-    good = np.isfinite(values)
-    if not good.any():
-        return None
-    few = good.sum() <= FEW
-    marker = {"marker": "o", "markersize": 3.5} if few else {}
-    smooth = _smooth(values)
-    if smooth is None:
-        axes.plot(*_thin(steps, values), style, color=color, linewidth=1.8, **marker)
-        return float(values[good][-1])
-    axes.plot(*_thin(steps, values), "-", color=color, linewidth=0.8, alpha=0.28)
-    axes.plot(*_thin(steps, smooth), style, color=color, linewidth=1.8)
-    return float(smooth[good][-1])
-
-
-def _smooth(values: np.ndarray) -> np.ndarray | None:
-    """The moving average of a noisy line over a 25th of it, NaN where the value is; None for a line that is smooth or short."""
-    good = np.isfinite(values)
-    if good.sum() <= FEW:
-        return None
-    changes = np.diff(values[good])
-    # A smooth line keeps its direction: the sum of its ups and downs is near its range. Noise goes up and down all the time.
-    if np.abs(changes).sum() < 4 * np.ptp(values[good]):
-        return None
-    half = max(len(values) // 50, 2)
-    total = np.concatenate([[0.0], np.cumsum(np.where(good, values, 0.0))])
-    count = np.concatenate([[0], np.cumsum(good)])
-    index = np.arange(len(values))
-    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
-    with np.errstate(invalid="ignore"):
-        return np.where(good, (total[high] - total[low]) / (count[high] - count[low]), np.nan)
-
-
-def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MANY points, with the least and the greatest of each stretch, so that no spike is lost."""
-    values = np.where(np.isfinite(values), values, np.nan)
-    if len(values) <= MANY:
-        return steps, values
-    edges = np.linspace(0, len(values), MANY // 2 + 1).astype(int)
-    keep = []
-    for low, high in pairwise(edges):
-        part = values[low:high]
-        if np.isnan(part).all():
-            keep.append(low)  # a gap stays a gap
-        else:
-            keep.extend(sorted({low + int(np.nanargmin(part)), low + int(np.nanargmax(part))}))
-    return steps[keep], values[keep]
-
-
 def _best(panel: str, name: str, steps: np.ndarray, values: np.ndarray) -> tuple[float, float] | None:
     """Step and value of the best, for what is selected by: validation."""
     if name.partition("/")[0] != "val" or len(values) < 2:
@@ -206,43 +154,6 @@ def _best(panel: str, name: str, steps: np.ndarray, values: np.ndarray) -> tuple
 
 def _number(value: float, share: bool) -> str:
     return f"{100 * value:.1f} %" if share else f"{value:.3g}"
-
-
-def _draw_labels(axes: "Axes", labels: list[tuple[float, str, str]]) -> None:
-    """Each label at the end of its line, beside the axes, moved apart where they would cover each other."""
-    inches = axes.get_position().height * axes.figure.get_figheight()
-    line, reach = 14 / 72 / inches, BETWEEN / 2 / inches  # a line of text, and half the way to the next panel, as shares
-    heights = [line * (1 + text.count("\n")) for _, text, _ in labels]
-    wanted = [_height(axes, value) for value, _, _ in labels]
-    order = sorted(range(len(labels)), key=lambda index: wanted[index])
-    floor, places = -reach, {}
-    for index in order:  # upwards, none below the one before it
-        places[index] = max(wanted[index], floor + heights[index] / 2)
-        floor = places[index] + heights[index] / 2
-    ceiling = 1 + reach
-    for index in reversed(order):  # and back down, none above the top
-        places[index] = min(places[index], ceiling - heights[index] / 2)
-        ceiling = places[index] - heights[index] / 2
-    for index, (_, text, color) in enumerate(labels):
-        axes.text(
-            1.015,
-            places[index],
-            text,
-            transform=axes.transAxes,
-            fontsize=LABEL_SIZE,
-            color=color,
-            verticalalignment="center",
-            linespacing=1.15,
-            parse_math=False,
-        )
-
-
-def _height(axes: "Axes", value: float) -> float:
-    """Where a value lies between the bottom (0) and the top (1) of the axes."""
-    axes.get_ylim()  # matplotlib fits the limits to the data only when they are asked for
-    if not np.isfinite(value):
-        return 0.5
-    return float(axes.transAxes.inverted().transform(axes.transData.transform((0.0, value)))[1])
 
 
 def _tell_not_finite(axes: "Axes", series: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:

@@ -1,11 +1,9 @@
 """Heads, next tokens, fading gradients: what is drawn is what was given."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
-from dlzoo.plots.fading import _apart, fading
+from dlzoo.plots.fading import fading
 from dlzoo.plots.heads import heads
 from dlzoo.plots.next_tokens import next_tokens
 
@@ -67,9 +65,3 @@ def test_fading_is_a_share_of_the_last_step_from_there_back():
     for curves in ({}, {"one": [1.0]}, {"one": [1.0, 0.0]}):
         with pytest.raises(ValueError, match=r"at least one|at least 2 steps"):
             fading(curves, "title", "share")
-
-
-def test_labels_do_not_cover_each_other():
-    placed = _apart([0.0, 0.01, 0.5, 0.99, 1.0], 0.1)
-    assert all(after - before >= 0.1 - 1e-9 for before, after in pairwise(placed))
-    assert placed[2] == 0.5 and max(placed) <= 1.0 and min(placed) >= 0
