@@ -20,7 +20,8 @@ from torch import Tensor, nn
 __all__ = ["MultiHeadAttention", "attend", "attention_weights"]
 
 PLAIN = 512  # keys; up to here the plain way is the faster one on a CPU in bfloat16, from 1024 on the fused kernel is
-PLAIN_CAUSAL = 128  # keys; the same for a causal mask where no gradient is wanted
+PLAIN_CAUSAL = 128  # keys; the same for a causal mask where no gradient is wanted, and where the fused kernel has tiles (AMX)
+TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # torch has no public word for it
 
 Rotate = Callable[[Tensor], Tensor]
 Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -167,9 +168,9 @@ def _plain_is_faster(query: Tensor, key: Tensor, whole: bool) -> bool:
     small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.compiler.is_exporting()
     if not small or key.shape[2] > PLAIN:
         return False
-    # of a causal mask the kernel leaves half of the work out; only its way back is slow
+    # of a causal mask the kernel leaves half of the work out; with tiles only its way back is slow
     trains = torch.is_grad_enabled() and query.requires_grad
-    return trains or not whole or bool(key.shape[2] <= PLAIN_CAUSAL)
+    return trains or not whole or bool(key.shape[2] <= PLAIN_CAUSAL) or not TILES
 
 
 def _for_all_heads(key: Tensor, query: Tensor) -> Tensor:

@@ -88,7 +88,9 @@ def test_both_ways_have_the_same_gradients(dtype):
         assert (ours - theirs).abs().max() <= bound * theirs.abs().max()
 
 
-def test_the_kernel_is_chosen_by_device_type_and_length():
+@pytest.mark.parametrize("tiles", [False, True])
+def test_the_kernel_is_chosen_by_device_type_and_length(tiles, monkeypatch):
+    monkeypatch.setattr(attention, "TILES", tiles)
     long, causal = attention.PLAIN + 1, attention.PLAIN_CAUSAL
     makes = {
         (torch.bfloat16, attention.PLAIN, "cpu", True, True): True,
@@ -97,14 +99,14 @@ def test_the_kernel_is_chosen_by_device_type_and_length():
         (torch.bfloat16, 8, "meta", True, True): False,
         # without a way back, the kernel that leaves out what a causal mask hides, where that is enough of it
         (torch.bfloat16, causal, "cpu", False, True): True,
-        (torch.bfloat16, causal + 1, "cpu", False, True): False,
+        (torch.bfloat16, causal + 1, "cpu", False, True): not tiles,
         (torch.bfloat16, causal + 1, "cpu", False, False): True,
     }
     for (dtype, keys, device, trains, whole), plain in makes.items():
         query, key = (torch.empty(1, 1, n, 4, dtype=dtype, device=device, requires_grad=trains) for n in (2, keys))
         assert attention._plain_is_faster(query, key, whole) is plain
         with torch.no_grad():
-            assert attention._plain_is_faster(query, key, whole) is (plain and not (trains and keys > causal))
+            assert attention._plain_is_faster(query, key, whole) is (plain and not (tiles and trains and keys > causal))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
