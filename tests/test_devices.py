@@ -22,6 +22,7 @@ import devices  # noqa: E402
 pytestmark = pytest.mark.slow
 
 TRAINERS = [name for name in devices.CPU if name != "cpu"]
+TRANSFORMER = "dlzoo.models.language.transformer.Transformer"
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +52,49 @@ def test_every_strategy_trains_the_same(trained, trainer):
     assert found["val/acc"] <= 1e-7 and found["test/acc"] <= 1e-7, found
 
 
-def test_two_processes_train_a_translator_as_one_does(tmp_path, data_dir):
-    """They share each batch of sentences, and one has more tokens than the other; BLEU is of all sentences together."""
-    words = ("experiment=multi30k_seq2seq", "model.width=32", "model.embedding=32", "model.dropout=0", f"data_dir={data_dir}")
-    words += ("data.source_vocab_size=600", "data.target_vocab_size=600", "data.batch_tokens=700", "task.max_length=12")
-    words += (
-        "trainer.max_epochs=1",
-        f"trainer.limit_train_batches={devices.STEPS + 1}",
-        "trainer.log_every_n_steps=1",
-        "task.beams=1",
-    )
-    for trainer in ("cpu", "ddp_cpu"):
-        devices.train(tmp_path / trainer, *words, f"trainer={trainer}")
-    found = devices.differences(tmp_path / "cpu", tmp_path / "ddp_cpu")
+@pytest.fixture(scope="module")
+def translated(data_dir, tmp_path_factory):
+    """A translator of each kind, trained by a trainer, once: translated("seq2seq", "fsdp_cpu") -> its directory."""
+    words = (f"data_dir={data_dir}", "data.source_vocab_size=600", "data.target_vocab_size=600", "data.batch_tokens=700")
+    words += ("trainer.precision=32", "trainer.max_epochs=1", f"trainer.limit_train_batches={devices.STEPS + 1}")
+    words += ("trainer.log_every_n_steps=1", "trainer.limit_val_batches=10", "model.dropout=0", "optimizer.lr=1e-2")
+    # so few that in most batches a rank has none to translate, or the other; in the test all, of which there are a thousand
+    words += ("task.measured=40", "task.max_length=12", "task.beams=1")
+    kinds = {"seq2seq": ("experiment=multi30k_seq2seq", "model.width=32", "model.embedding=32")}
+    size = {"_target_": f"{TRANSFORMER}Size", "width": 32, "depth": 2, "heads": 2, "hidden": 64}
+    kinds["transformer"] = ("experiment=multi30k_transformer", f"model._target_={TRANSFORMER}")
+    kinds["transformer"] += tuple(f"+model.size.{name}={value}" for name, value in size.items())
+    made = {}
+
+    def run(kind: str, trainer: str) -> Path:
+        if trainer.startswith("deepspeed"):
+            pytest.importorskip("deepspeed")
+        if (kind, trainer) not in made:
+            folder = tmp_path_factory.mktemp("runs") / "run"
+            devices.train(folder, *kinds[kind], *words, f"trainer={trainer}")
+            made[kind, trainer] = folder
+        return made[kind, trainer]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "trainer"),
+    [
+        ("seq2seq", "ddp_cpu"),
+        ("transformer", "fsdp_cpu"),
+        ("transformer", "deepspeed_stage_3_cpu"),
+        pytest.param("seq2seq", "fsdp_cpu", marks=pytest.mark.long),
+        pytest.param("seq2seq", "deepspeed_stage_2_cpu", marks=pytest.mark.long),
+        pytest.param("seq2seq", "deepspeed_stage_3_cpu", marks=pytest.mark.long),
+    ],
+)
+def test_two_processes_train_a_translator_as_one_does(translated, kind, trainer):
+    """They share each batch of sentences, and one has more tokens than the other, and other sentences to translate, or none;
+    BLEU is of all sentences together."""
+    one, two = translated(kind, "cpu"), translated(kind, trainer)
+    assert json.loads((two / "summary.json").read_text())["devices"] == 2
+    found = devices.differences(one, two)
     assert found["train/loss"] <= 1e-5 and found["val/loss"] <= 1e-5 and found["test/loss"] <= 1e-5, found
     assert found["test/bleu"] <= 0.05 and found["test/chrf"] <= 0.05, found
 

@@ -26,7 +26,7 @@ FEWEST = 8  # pairs of the last batch, where the budget and the one before it le
 
 
 class PairBatch(NamedTuple):
-    """This rank's share of a batch.
+    """This rank's share of a batch; S and T are those of all ranks.
 
     Args:
         source: (B, S), ended and filled up.
@@ -55,9 +55,9 @@ class Rows:
         self._lengths = self.lengths.to(device)
         self._tokens = torch.from_numpy(np.concatenate(rows)).int().to(device)
 
-    def take(self, index: Tensor) -> Tensor:
-        """Rows `index`, (B,), filled up to the longest of them: (B, S), int64."""
-        at = torch.arange(int(self.lengths[index.cpu()].max()), device=index.device)
+    def take(self, index: Tensor, among: Tensor | None = None) -> Tensor:
+        """Rows `index`, (B,), filled up to the longest of them, or of rows `among`, (N,): (B, S), int64."""
+        at = torch.arange(int(self.lengths[(index if among is None else among).cpu()].max()), device=index.device)
         inside = at < self._lengths[index, None]
         return self._tokens[(self._begins[index, None] + at) * inside].long().masked_fill(~inside, PADDING)
 
@@ -183,10 +183,12 @@ class PairBatches(OrderedBatches):
     def __iter__(self) -> Iterator[PairBatch]:
         order = self.sampler
         for batch in range(order.start(), len(order)):
-            index = order.share(batch).to(self.device)
-            predicted = (self.predicted[order.batches()[batch]].sum() / order.world_size).to(self.device)
+            every, index = order.batches()[batch], order.share(batch).to(self.device)
+            predicted = (self.predicted[every].sum() / order.world_size).to(self.device)
             order.gave(batch)
-            yield PairBatch(self.source.take(index), self.target.take(index), predicted, index)
+            # as long on every rank: a recurrent network has then as many steps on each, for which ZeRO-3 gathers its weights;
+            # the step takes as long as that of the longest share anyway
+            yield PairBatch(self.source.take(index, every), self.target.take(index, every), predicted, index)
 
 
 def _cut(lengths: Tensor, batch_tokens: int, batch_size: int) -> list[int]:

@@ -8,6 +8,8 @@ what runs on many GPUs is tested without one.
 import importlib.util
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ import torch
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlzoo import sharded
 from dlzoo.errors import CheckpointError, ConfigError
 from dlzoo.strategies.buffers import broadcast_buffers
+from dlzoo.strategies.hooks import without_hooks
 
 __all__ = ["DeepSpeed"]
 
@@ -110,6 +113,24 @@ class DeepSpeed(DeepSpeedStrategy):
 
     def on_test_start(self) -> None:
         broadcast_buffers(self.lightning_module)
+
+    @contextmanager
+    def whole(self, net: nn.Module) -> Iterator[None]:
+        """In it every device has all weights of a network, and may use it as it likes, without the others.
+
+        All of them enter it and leave it together: in stage 3 the weights are gathered once.
+
+        Args:
+            net: a network of the task.
+        """
+        if not self.zero_stage_3:
+            yield
+            return
+        import deepspeed
+
+        self.deepspeed_engine.empty_partition_cache()  # some may be on their way, for modules that would have come next
+        with deepspeed.zero.GatheredParameters(net.parameters()), without_hooks(net):
+            yield
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         path = Path(self.broadcast(str(checkpoint_path)))

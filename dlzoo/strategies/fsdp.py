@@ -6,6 +6,7 @@ form. It is applied from outside, to each block that a network repeats and to wh
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from dlzoo import sharded
 from dlzoo.errors import CheckpointError
 from dlzoo.strategies.buffers import broadcast_buffers
+from dlzoo.strategies.hooks import without_hooks
 
 __all__ = ["FSDP", "blocks", "networks", "shard"]
 
@@ -69,6 +71,25 @@ class FSDP(ModelParallelStrategy):
 
     def on_test_start(self) -> None:
         broadcast_buffers(self.lightning_module)
+
+    @contextmanager
+    def whole(self, net: nn.Module) -> Iterator[None]:
+        """In it every device has all weights of a network, and may use it as it likes, without the others.
+
+        All of them enter it and leave it together: the weights are gathered once, as a forward pass would.
+
+        Args:
+            net: a network of the task.
+        """
+        parts = [module for module in net.modules() if isinstance(module, FSDPModule)]
+        for part in parts:
+            part.unshard()
+        try:
+            with without_hooks(net):
+                yield
+        finally:
+            for part in parts:
+                part.reshard()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         path = Path(self.broadcast(str(checkpoint_path)))

@@ -1,6 +1,7 @@
 """From one sentence to another: translation."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,7 +111,12 @@ class Seq2Seq(Supervised):
         losses = self._losses(batch)[batch.target[:, 1:].flatten() != PADDING]
         for name in ("loss", "ppl"):
             self.metrics[f"{stage}_{name}"].update(losses)
-        outputs = self._translate(batch, stage) if self.measured else {}
+        outputs = {}
+        if self.measured:
+            # on all ranks, whatever there is to translate: a strategy that shares the weights gathers them once for the whole
+            # search, in which each rank takes a number of steps of its own
+            with getattr(self.trainer.strategy, "whole", nullcontext)(self.net):
+                outputs = self._translate(batch, stage)
         for name in ("loss", "ppl", "bleu", "chrf"):
             if f"{stage}_{name}" in self.metrics:
                 metric = self.metrics[f"{stage}_{name}"]

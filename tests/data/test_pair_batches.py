@@ -31,6 +31,7 @@ def _indices(loader):
 def test_rows_are_filled_up_to_the_longest():
     rows = Rows([np.array([5, 6, 2]), np.array([2]), np.array([7, 2])])
     assert rows.take(torch.tensor([2, 0])).tolist() == [[7, 2, PADDING], [5, 6, 2]]
+    assert rows.take(torch.tensor([1]), torch.tensor([1, 2])).tolist() == [[2, PADDING]]
     assert rows.take(torch.tensor([1])).tolist() == [[2]] and rows.lengths.tolist() == [3, 1, 2]
 
 
@@ -112,6 +113,17 @@ def test_the_ranks_share_the_batches_of_one(world, shuffle):
         assert sum(tokens) == batch.predicted and max(tokens) <= 2 * min(tokens) + 40
         for part in parts:
             assert part.predicted == pytest.approx(batch.predicted / world)
+
+
+def test_the_ranks_shares_are_of_one_length():
+    """That of the longest of them: the steps of a recurrent network are as many on each."""
+    shares = [list(_batches(rank=rank, world_size=3)) for rank in range(3)]
+    apart = 0
+    for whole, *parts in zip(_batches(), *shares, strict=True):
+        for name in ("source", "target"):
+            assert {getattr(part, name).shape[1] for part in parts} == {getattr(whole, name).shape[1]}
+            apart += any((getattr(part, name)[:, -1] == PADDING).all() for part in parts)
+    assert apart > 0, "some share has no sentence as long as that"
 
 
 def test_one_batch_holds_all_of_a_few():

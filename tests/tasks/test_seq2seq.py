@@ -2,12 +2,14 @@
 
 import functools
 import random
+from contextlib import contextmanager
 
 import lightning as L
 import numpy as np
 import pytest
 import sacrebleu
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from dlzoo.data.pair_batches import PairBatches
@@ -85,10 +87,9 @@ def task(net=None, **options):
     return Seq2Seq(net or Copies(), functools.partial(torch.optim.SGD, lr=0.1), constant, **options)
 
 
-def measure(stage, data, model=None):
-    trainer = L.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
-    )
+def measure(stage, data, model=None, strategy="auto"):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(accelerator="cpu", strategy=strategy, **quiet)
     model = model or task()
     (trainer.test if stage == "test" else trainer.validate)(model, datamodule=data, verbose=False)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}, model
@@ -246,6 +247,36 @@ def test_only_the_first_sentences_are_measured_in_validation_and_all_in_the_test
     without, model = measure("val", data, task(measured=0))
     assert set(without) == {"val/loss", "val/ppl"} and model.signatures == {}
     assert "val/bleu" not in model.logged and "val/bleu" in task().logged
+
+
+class Shares(SingleDeviceStrategy):
+    """Whole weights on demand only, and how often."""
+
+    inside, times = False, 0
+
+    @contextmanager
+    def whole(self, net):
+        self.inside, self.times = True, self.times + 1
+        yield
+        self.inside = False
+
+
+def test_every_batch_gathers_the_weights_whatever_there_is_to_translate(monkeypatch):
+    """All ranks have to, and one of them may have no sentence to measure, or none to show."""
+    strategy, calls = Shares("cpu"), []
+    for name in ("encode", "step", "align"):
+        method = getattr(Copies, name)
+
+        def watched(net, *given, method=method, name=name):
+            calls.append((name, strategy.inside))
+            return method(net, *given)
+
+        monkeypatch.setattr(Copies, name, watched)
+    data = Data()
+    measure("val", data, task(measured=1), strategy=strategy)
+    assert strategy.times == len(data.loader()) > 1
+    assert {"encode", "step", "align"} == {name for name, _ in calls} and all(inside for _, inside in calls)
+    assert [name for name, _ in calls].count("align") == 1
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,8 @@ class DecoderBlock(nn.Module):
         dropout: of each correction.
 
     Shape:
-        x (B, T, D), keys and values of the source, and a mask that broadcasts to (B, h, T, S) -> (B, T, D).
+        x (B, T, D), what the encoder made of the source (B, S, D), and a mask that broadcasts to (B, h, T, S) -> (B, T, D).
+        Token by token, `step` is given the keys and values of it instead.
     """
 
     def __init__(self, size: TransformerSize, norm_first: bool, dropout: float) -> None:
@@ -171,9 +172,10 @@ class DecoderBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(size.width, size.hidden), nn.ReLU(), nn.Linear(size.hidden, size.width))
         self.correct1, self.correct2, self.correct3 = (Correction(size.width, norm_first, dropout) for _ in range(3))
 
-    def forward(self, x: Tensor, memory: Pair, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         x = self.correct1.after(x, self.attention(self.correct1.before(x), causal=True))
-        return self._read(x, memory, mask)
+        # here, not before all blocks: where devices share the weights, a block has them whole while it computes
+        return self._read(x, self.cross.remember(memory), mask)
 
     def step(self, x: Tensor, memory: Pair, mask: Tensor, past: Pair) -> tuple[Tensor, Pair]:
         """The same for one more token, (B, 1, D), and the keys and values with its own."""
@@ -187,10 +189,10 @@ class DecoderBlock(nn.Module):
         x = self.correct1.after(x, self.attention(self.correct1.before(x), store=store))
         return self._read(x, memory, mask), kept
 
-    def looks(self, x: Tensor, memory: Pair, mask: Tensor) -> Tensor:
+    def looks(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         """Where each token of the block's input looks in the source: (B, h, T, S)."""
         x = self.correct1.after(x, self.attention(self.correct1.before(x), causal=True))
-        return self.cross.weights(self.correct2.before(x), memory, mask)
+        return self.cross.weights(self.correct2.before(x), self.cross.remember(memory), mask)
 
     def _read(self, x: Tensor, memory: Pair, mask: Tensor) -> Tensor:
         x = self.correct2.after(x, self.cross(self.correct2.before(x), memory, mask))
@@ -256,13 +258,7 @@ class Transformer(nn.Module):
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> TransformerState:
         """Reads the source, (B, S): the state before the first target token."""
-        if mask is None:
-            mask = source.ne(self.padding)
-        x = self._embed(self.target_embedding if self.source_embedding is None else self.source_embedding, source, 0)
-        seen = mask[:, None, None]
-        for block in self.encoder:
-            x = block(x, seen)
-        x = self.encoder_norm(x)
+        x, mask = self._read(source, mask)
         memory = tuple(block.cross.remember(x) for block in self.decoder)
         return TransformerState(memory, mask, tuple((key[:, :, :0], value[:, :, :0]) for key, value in memory))
 
@@ -275,19 +271,19 @@ class Transformer(nn.Module):
         return self._logits(x[:, 0]), state._replace(past=tuple(past))
 
     def forward(self, source: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        state = self.encode(source, mask)
+        memory, mask = self._read(source, mask)
         x = self._embed(self.target_embedding, target, 0)
-        for block, memory in zip(self.decoder, state.memory, strict=True):
-            x = block(x, memory, state.mask[:, None, None])
+        for block in self.decoder:
+            x = block(x, memory, mask[:, None, None])
         return self._logits(x)
 
     def looks(self, source: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Where each head of each decoder block looks in the source: (B, L, h, T, S)."""
-        state, found = self.encode(source, mask), []
+        (memory, mask), found = self._read(source, mask), []
         x = self._embed(self.target_embedding, target, 0)
-        for block, memory in zip(self.decoder, state.memory, strict=True):
-            found.append(block.looks(x, memory, state.mask[:, None, None]))
-            x = block(x, memory, state.mask[:, None, None])
+        for block in self.decoder:
+            found.append(block.looks(x, memory, mask[:, None, None]))
+            x = block(x, memory, mask[:, None, None])
         return torch.stack(found, 1)
 
     def align(self, source: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -297,6 +293,14 @@ class Transformer(nn.Module):
         2019, https://arxiv.org/abs/1909.02074).
         """
         return self.looks(source, target, mask)[:, max(len(self.decoder) - 2, 0)].mean(1)
+
+    def _read(self, source: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the encoder makes of the source, (B, S, D), and the mask."""
+        mask = source.ne(self.padding) if mask is None else mask
+        x = self._embed(self.target_embedding if self.source_embedding is None else self.source_embedding, source, 0)
+        for block in self.encoder:
+            x = block(x, mask[:, None, None])
+        return self.encoder_norm(x), mask
 
     def _embed(self, table: nn.Embedding, tokens: Tensor, start: int) -> Tensor:
         """Vectors of tokens (B, T), the first of them at the place `start`: (B, T, D)."""
