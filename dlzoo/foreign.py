@@ -41,6 +41,7 @@ class Trainer:
     benchmark: bool | None = None
     detect_anomaly: bool = False
     sync_batchnorm: bool = False
+    inference_mode: bool = True
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
 
 

@@ -60,6 +60,16 @@ def test_a_sharded_network_computes_the_same(alone):
     assert list(net.state_dict()) == list(mlp([8, 8], in_channels=1, side=4).state_dict())
 
 
+@pytest.mark.parametrize("trainer", ["fsdp", "fsdp_cpu"])
+def test_a_validation_may_come_before_the_training(alone, trainer):
+    net = mlp([8], in_channels=1, side=4)
+    shard(net, alone)
+    with torch.inference_mode(dlzoo.compose(f"trainer={trainer}")["trainer"]["inference_mode"]), torch.no_grad():
+        net(torch.randn(3, 1, 4, 4))
+    net(torch.randn(3, 1, 4, 4)).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
 def sentences():
     """Sources, the second filled up, and what is written of them."""
     source = torch.tensor([[3, 4, 5, 6, 2], [7, 8, 2, 0, 0]])
