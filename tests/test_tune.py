@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from dlzoo import cli as program
 from dlzoo import tune
 from dlzoo.errors import ConfigError, NumericalError
 
@@ -92,14 +93,14 @@ def test_a_range_that_is_none_is_refused(low, high, steps, key):
     assert key in caught.value.where
 
 
-def test_the_command_line(cli, tmp_path):
+def test_the_command_line(cli, tmp_path, capsys):
     done = cli("tune", "lr", f"run_dir={tmp_path}/here", "model=mlp", "trainer=cpu", "--steps", "60", "optimizer.lr=3")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "here" / "lr_finder.png").is_file()
     assert "no config was changed" in done.stdout and "Traceback" not in done.stderr
     command = done.stdout.strip().splitlines()[-1].split()
     assert command[-1].startswith("optimizer.lr=0.0") and "optimizer.lr=3" not in command and "model=mlp" in command
-    done = cli("tune", "lr", f"runs_dir={tmp_path}", "model=mlp", "trainer=cpu", "--steps", "60", "--json")
-    assert json.loads(done.stdout)["rate"] > 0
+    assert program.main(["tune", "lr", f"runs_dir={tmp_path}", "model=mlp", "trainer=cpu", "--steps", "60", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rate"] > 0
     done = cli("tune", "lrr")
     assert done.returncode == 2 and "lr" in done.stderr
