@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ class Comparison:
         names: of each run what was typed for it and not for all of them; where nothing tells runs apart, the directory.
         metrics: what is compared, such as "val/loss".
         last: of each metric the last value of each run; None where it has none.
-        apart: of each metric how far the runs are apart where they are furthest, and the step; None without a common step.
+        apart: of each metric how far the runs are apart where they are furthest, and the step; None without a
+            common step at which all are finite.
         picture: the file of the picture.
     """
 
@@ -102,9 +104,14 @@ def _apart(metric: str, histories: Sequence[dict]) -> tuple[float, int] | None:
     if not all(metric in history for history in histories):
         return None
     values = [dict(zip(*history[metric], strict=True)) for history in histories]
-    steps = set.intersection(*map(set, values))
-    spread = [(max(some) - min(some), int(step)) for step in sorted(steps) for some in [[each[step] for each in values]]]
-    return max(spread, default=None)
+
+    def spread(step: float) -> float:
+        found = [each[step] for each in values]
+        return max(found) - min(found)
+
+    steps = [step for step in set.intersection(*map(set, values)) if math.isfinite(spread(step))]
+    furthest = max(sorted(steps), key=spread, default=None)
+    return None if furthest is None else (spread(furthest), int(furthest))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -59,6 +59,11 @@ def test_the_command(two, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "compare.png").is_file() and (tmp_path / "other.svg").read_text().startswith("<?xml")
 
 
+def test_a_run_that_diverged_is_compared_as_far_as_it_went(two, tmp_path):
+    lost = run(tmp_path / "c", "seed=2", val_loss={2: 2.75, 4: float("nan")})
+    assert compare([two[0], lost], out=tmp_path / "picture.png").apart["val/loss"] == (0.25, 2)
+
+
 def test_runs_that_differ_in_nothing_are_called_by_their_places(tmp_path):
     same = [run(tmp_path / name, "experiment=digits", val_loss={1: 1.0}) for name in "ab"]
     assert compare(same, out=tmp_path / "picture.png").names == [str(folder) for folder in same]
