@@ -49,6 +49,7 @@ def test_images_change_and_labels_stay():
     assert torch.equal(_batches(["augment=progressive"], 10)[0], _batches([], 10)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["[strong,progressive]"])
 def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(recipe, tmp_path, monkeypatch):
     words = [*SHORT, f"augment={recipe}", "data.grow_epochs=2"]

@@ -122,6 +122,7 @@ def test_what_a_search_leaves(undisturbed):
     assert not list((folder / "workers").iterdir())
 
 
+@pytest.mark.slow
 def test_killed_in_the_fourth_trial_exactly_five_more_run_and_they_are_the_same(tmp_path, undisturbed):
     folder = tmp_path / "runs" / "sweeps" / "plain"
     driver = Driver(*SEARCH, cwd=tmp_path, FAKE_PAUSE="0.3")

@@ -176,6 +176,7 @@ def test_row_23_a_directory_that_is_trained_in(server, straight, tmp_path):
     goes_on(server, run, straight)
 
 
+@pytest.mark.slow
 def test_row_28_a_logger_without_an_answer(server, tmp_path):
     """wandb with an account and no network: kept offline, no wait, metrics.csv complete, the way to send it later is told."""
     with socket.socket() as closed:
