@@ -127,18 +127,13 @@ def _pictured(name):
     return "num_classes" in info.arguments and not any(part in info.target for part in others)
 
 
-def _cases():
-    """Small ones are quick; of the others the first of each file is slow, and the further ones are for a release."""
-    seen = set()
-    for name in filter(_pictured, dlzoo.list_models()):
-        file = dlzoo.model_info(name).target.rpartition(".")[0]
-        quick = name in ("cbam_resnet20", "aa_resnet20", "vit_lite7", "lenet5")
-        marks = [] if quick else [pytest.mark.slow, pytest.mark.long] if file in seen else [pytest.mark.slow]
-        seen |= set() if quick else {file}
-        yield pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [*_cases()])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("cbam_resnet20", "aa_resnet20", "vit_lite7", "lenet5") else pytest.param(name, marks=pytest.mark.slow)
+        for name in filter(_pictured, dlzoo.list_models())
+    ],
+)
 def test_every_model_of_the_catalogue_has_a_last_map(name):
     torch.manual_seed(0)
     arguments = dlzoo.model_info(name).arguments
