@@ -5,18 +5,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlzoo.plots.figure import COLORS, EDGE, HEAD, INK, blank, clean, clip_text, margins, new, text_width
-from dlzoo.plots.lines import LABEL_SIZE, draw_labels, draw_line
+from dlzoo.plots.figure import COLORS, INK, blank, clean, clip_text, text_width
+from dlzoo.plots.lines import LABEL_SIZE, History, arrays, draw_labels, draw_line, stack
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["compared"]
 
-History = Mapping[str, tuple[Sequence[float], Sequence[float]]]
-
 STYLES = ("-", "--", ":", "-.")  # the colours come round with the next of them
-PANEL, LEFT, BELOW, BETWEEN = 2.6, 0.84, 0.55, 0.36  # inches: a panel, what stands at its left and below it, to the next one
+PANEL = 2.6  # inches
 LETTERS = 40  # of a run's name
 
 
@@ -32,34 +31,23 @@ def compared(runs: Mapping[str, History], metrics: Sequence[str], title: str) ->
     Raises:
         ValueError: a metric has more steps than values, or fewer.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    for history in runs.values():
-        for name, (steps, values) in history.items():
-            if len(steps) != len(values):
-                raise ValueError(f"{name} must have as many steps as values, got {len(steps)} and {len(values)}")
-    shown = [metric for metric in metrics if any(len(history.get(metric, ((), ()))[0]) for history in runs.values())]
+    found = {run: arrays(history) for run, history in runs.items()}
+    shown = [metric for metric in metrics if any(metric in series for series in found.values())]
     if not shown:
         return blank(title)
-    figure = new(8.0, 1.0 + PANEL * len(shown), title)
-    grid = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    place = {"left": LEFT, "top": HEAD if title else EDGE, "bottom": BELOW, "between": BETWEEN}
-    margins(figure, right=2.0, **place)  # before the labels, which stand apart by the heights of the panels
-    widths = []
-    for axes, metric in zip(grid, shown, strict=True):
+
+    def draw(index: int, axes: "Axes") -> float:
+        metric, labels = shown[index], []
         clean(axes)
         axes.set_ylabel(clip_text(metric, 30), fontsize=10, color=INK)
-        labels = []
-        for index, (run, history) in enumerate(runs.items()):
-            steps, values = (np.asarray(part, dtype=float) for part in history.get(metric, ((), ())))
-            color, style = COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]
-            end = draw_line(axes, steps, values, color, style)
-            if end is not None:
-                labels.append((end, f"{clip_text(run, LETTERS)}: {end:.4g}", color))
-        draw_labels(axes, labels, BETWEEN / 2)
-        widths += [text_width(text, LABEL_SIZE) for _, text, _ in labels]
-    margins(figure, right=max(widths, default=0.0) + 2 * EDGE, **place)
-    grid[-1].set_xlabel("step (batches)", fontsize=10, color=INK)
-    grid[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-    grid[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return figure
+        for place, (run, series) in enumerate(found.items()):
+            if metric not in series:
+                continue
+            color, style = COLORS[place % len(COLORS)], STYLES[place // len(COLORS) % len(STYLES)]
+            end = draw_line(axes, *series[metric], color, style)
+            said = "no finite value" if end is None else f"{end:.4g}"
+            labels.append((np.nan if end is None else end, f"{clip_text(run, LETTERS)}: {said}", color))
+        draw_labels(axes, labels)
+        return max(text_width(text, LABEL_SIZE) for _, text, _ in labels)
+
+    return stack([PANEL] * len(shown), title, draw)

@@ -1,12 +1,12 @@
 """Learning curves: how losses, accuracies and the learning rate went, one panel each, on one axis of steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlzoo.plots.figure import COLORS, EDGE, GREY, HEAD, INK, blank, clean, clip_text, margins, new, text_width
-from dlzoo.plots.lines import LABEL_SIZE, draw_labels, draw_line, smooth
+from dlzoo.plots.figure import COLORS, GREY, INK, blank, clean, clip_text, text_width
+from dlzoo.plots.lines import LABEL_SIZE, History, arrays, draw_labels, draw_line, smooth, stack
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +18,9 @@ STAGES = {"train": COLORS[0], "val": COLORS[1], "test": COLORS[2]}
 LINES = ("-", "--", ":", "-.")  # metrics of one stage in one panel
 SMALLER_IS_BETTER = ("loss", "error", "perplexity", "ppl")
 DECADES = 100.0  # a loss that spans more than this factor is drawn on a log scale
-LEFT, BELOW, BETWEEN = 0.84, 0.55, 0.36  # inches: for the numbers and names of the panels, and from one to the next
 
 
-def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> "Figure":
+def curves(history: History, title: str) -> "Figure":
     """One panel for losses, one for accuracies, one for learning rates, then one for each other metric.
 
     The last value of every line stands at its end, and the best one of validation is ringed. A noisy line is drawn pale below
@@ -34,34 +33,16 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
     Raises:
         ValueError: a metric has more steps than values, or fewer.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    series = {}
-    for name, (steps, values) in history.items():
-        if len(steps) != len(values):
-            raise ValueError(f"{name} must have as many steps as values, got {len(steps)} and {len(values)}")
-        if len(steps):
-            series[name] = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
-    if not series:
+    found = arrays(history)
+    if not found:
         return blank(title)
     panels = {
-        panel: [name for name in series if _panel(name) == panel]
-        for panel in sorted({_panel(name) for name in series}, key=_rank)
+        panel: {name: found[name] for name in found if _panel(name) == panel}
+        for panel in sorted({_panel(name) for name in found}, key=_rank)
     }
     heights = [1.5 if panel == "learning rate" else 2.6 for panel in panels]
-    figure = new(8.0, 1.0 + sum(heights), title)
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    place = {"left": LEFT, "top": HEAD if title else EDGE, "bottom": BELOW, "between": BETWEEN}
-    margins(figure, right=2.0, **place)  # before the labels, which stand apart by the heights of the panels
-    widths = [
-        _draw_panel(axes, panel, {name: series[name] for name in names})
-        for axes, (panel, names) in zip(grid, panels.items(), strict=True)
-    ]
-    margins(figure, right=max(widths) + 2 * EDGE, **place)
-    grid[-1].set_xlabel("step (batches)", fontsize=10, color=INK)
-    grid[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-    grid[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return figure
+    drawn = list(panels.items())
+    return stack(heights, title, lambda index, axes: _draw_panel(axes, *drawn[index]))
 
 
 def _panel(name: str) -> str:
@@ -118,7 +99,7 @@ def _draw_panel(axes: "Axes", panel: str, series: dict[str, tuple[np.ndarray, np
             axes.plot(*best, "o", markersize=8, markerfacecolor="none", markeredgecolor=colors[name], markeredgewidth=1.6)
             text += f"\nbest {_number(best[1], share)} at {best[0]:,.0f}"
         labels.append((end, text, colors[name]))
-    draw_labels(axes, labels, BETWEEN / 2)
+    draw_labels(axes, labels)
     _tell_not_finite(axes, series)
     return max(text_width(text, LABEL_SIZE) for _, text, _ in labels)
 

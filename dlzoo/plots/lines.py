@@ -1,17 +1,64 @@
 """Lines over steps, with what they come to written at their ends: what pictures of one run and of several share."""
 
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlzoo.plots.figure import EDGE, HEAD, INK, margins, new
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["LABEL_SIZE", "draw_labels", "draw_line", "smooth", "thin"]
+__all__ = ["LABEL_SIZE", "History", "arrays", "draw_labels", "draw_line", "smooth", "stack", "thin"]
+
+History = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 FEW, MANY = 40, 2000  # below FEW values each is marked; above MANY the line is thinned
 LABEL_SIZE = 9
+LEFT, BELOW, BETWEEN = 0.84, 0.55, 0.36  # inches: for the numbers and names of the panels, and from one to the next
+
+
+def arrays(history: History) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The metrics that have values, as arrays.
+
+    Args:
+        history: metric -> its steps and its values.
+
+    Raises:
+        ValueError: a metric has more steps than values, or fewer.
+    """
+    found = {}
+    for name, (steps, values) in history.items():
+        if len(steps) != len(values):
+            raise ValueError(f"{name} must have as many steps as values, got {len(steps)} and {len(values)}")
+        if len(steps):
+            found[name] = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    return found
+
+
+def stack(heights: Sequence[float], title: str, draw: "Callable[[int, Axes], float]") -> "Figure":
+    """Panels above each other, on one axis of steps.
+
+    Args:
+        heights: of each, in inches.
+        title: over the picture.
+        draw: draws the panel of a number into its axes, and returns the inches that its labels take beside it.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new(8.0, 1.0 + sum(heights), title)
+    grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    place = {"left": LEFT, "top": HEAD if title else EDGE, "bottom": BELOW, "between": BETWEEN}
+    margins(figure, right=2.0, **place)  # before the labels, which stand apart by the heights of the panels
+    widths = [draw(index, axes) for index, axes in enumerate(grid)]
+    margins(figure, right=max(widths) + 2 * EDGE, **place)
+    grid[-1].set_xlabel("step (batches)", fontsize=10, color=INK)
+    grid[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    grid[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    return figure
 
 
 def draw_line(axes: "Axes", steps: np.ndarray, values: np.ndarray, color: str, style: str) -> float | None:
@@ -68,16 +115,15 @@ def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return steps[keep], values[keep]
 
 
-def draw_labels(axes: "Axes", labels: list[tuple[float, str, str]], reach: float = 0.18) -> None:
+def draw_labels(axes: "Axes", labels: list[tuple[float, str, str]]) -> None:
     """Each label at the end of its line, beside the axes, moved apart where they would cover each other.
 
     Args:
         axes: in its final place.
         labels: the value at which each begins, its text and its colour.
-        reach: inches above and below the axes that they may take.
     """
     inches = axes.get_position().height * axes.figure.get_figheight()
-    line, reach = 14 / 72 / inches, reach / inches  # a line of text, and what is beyond the axes, as shares of them
+    line, reach = 14 / 72 / inches, BETWEEN / 2 / inches  # a line of text, and half the way to the next panel, as shares
     heights = [line * (1 + text.count("\n")) for _, text, _ in labels]
     wanted = [_height(axes, value) for value, _, _ in labels]
     order = sorted(range(len(labels)), key=lambda index: wanted[index])
